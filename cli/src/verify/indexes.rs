@@ -1,0 +1,152 @@
+//! The indexes of one segment, held against its batches as they pass by.
+
+use super::findings::Findings;
+use oncelog_formats::{AbortedTxn, BatchHeader, IndexFindings, OffsetEntry, TimeEntry, offset_index, time_index, txn_index};
+
+/// What one segment's `.index` and `.timeindex` say, and how far that was checked.
+#[derive(Debug, Default)]
+pub struct Indexes {
+    offsets: Entries<OffsetEntry>,
+    times: Entries<TimeEntry>,
+    /// Position of the entry in `offsets` was found, its offset not yet.
+    position_seen: bool,
+}
+
+#[derive(Debug)]
+struct Entries<T> {
+    file: String,
+    entries: std::iter::Peekable<std::iter::Enumerate<std::vec::IntoIter<T>>>,
+    entry_bytes: usize,
+    zero_first: bool,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { file: String::new(), entries: Vec::new().into_iter().enumerate().peekable(), entry_bytes: 0, zero_first: false }
+    }
+}
+
+impl<T: Copy> Entries<T> {
+    fn new(file: String, entries: Vec<T>, odd: IndexFindings, entry_bytes: usize, findings: &mut Findings) -> Self {
+        let at = |entry: usize| Some((entry * entry_bytes) as u64);
+        if odd.partial_bytes > 0 {
+            findings.problem(&file, at(entries.len() + odd.trimmed_zero_entries), None, "ends inside an entry");
+        }
+        if let Some(entry) = odd.first_not_increasing {
+            findings.problem(&file, at(entry), None, format_args!("entry {entry} is not above the one before it"));
+        }
+        if let Some(entry) = odd.first_out_of_range {
+            findings.problem(&file, at(entry), None, format_args!("entry {entry} holds a value that nobody writes"));
+        }
+        if odd.trimmed_zero_entries > 0 {
+            findings.note(&file, None, None, format_args!("{} unused entries, as an unclean stop leaves them", odd.trimmed_zero_entries));
+        }
+        Self { file, entries: entries.into_iter().enumerate().peekable(), entry_bytes, zero_first: odd.zero_first_entry }
+    }
+
+    fn peek(&mut self) -> Option<T> {
+        self.entries.peek().map(|(_, entry)| *entry)
+    }
+
+    fn pass(&mut self) {
+        self.entries.next();
+    }
+
+    /// Passes an entry that is wrong. An untrimmed file's zero first entry looks wrong and is none.
+    fn wrong(&mut self, offset: i64, what: &str, findings: &mut Findings) {
+        if let Some((number, _)) = self.entries.next()
+            && !(number == 0 && self.zero_first)
+        {
+            findings.problem(&self.file, Some((number * self.entry_bytes) as u64), Some(offset), format_args!("entry {number} {what}"));
+        }
+    }
+}
+
+impl Indexes {
+    /// Reads the offset index.
+    pub fn load_offsets(&mut self, file: String, base_offset: i64, bytes: &[u8], findings: &mut Findings) {
+        let (entries, odd) = offset_index::decode_all(base_offset, bytes);
+        self.offsets = Entries::new(file, entries, odd, offset_index::ENTRY_BYTES, findings);
+    }
+
+    /// Reads the time index.
+    pub fn load_times(&mut self, file: String, base_offset: i64, bytes: &[u8], findings: &mut Findings) {
+        let (entries, odd) = time_index::decode_all(base_offset, bytes);
+        self.times = Entries::new(file, entries, odd, time_index::ENTRY_BYTES, findings);
+    }
+
+    /// Holds the entries for this batch against it. Batches come in order.
+    pub fn batch(&mut self, position: u64, header: &BatchHeader, findings: &mut Findings) {
+        while let Some(entry) = self.offsets.peek() {
+            let starts = u64::from(entry.position);
+            if !self.position_seen && starts > position {
+                break;
+            }
+            if !self.position_seen && starts < position {
+                self.offsets.wrong(entry.offset, "points between batches", findings);
+                continue;
+            }
+            self.position_seen = true;
+            if entry.offset > header.last_offset() {
+                break;
+            }
+            if entry.offset < header.last_offset() {
+                self.offsets.wrong(entry.offset, "has an offset that is not where it points", findings);
+            } else {
+                self.offsets.pass();
+            }
+            self.position_seen = false;
+        }
+        while let Some(entry) = self.times.peek().filter(|entry| entry.offset <= header.last_offset()) {
+            if entry.offset < header.base_offset || entry.timestamp != header.max_timestamp {
+                self.times.wrong(entry.offset, "has a timestamp that its batch does not have", findings);
+            } else {
+                self.times.pass();
+            }
+        }
+    }
+
+    /// Reports what points behind the last batch.
+    pub fn finish(&mut self, next_offset: i64, findings: &mut Findings) {
+        let what = format!("points behind the segment's end at offset {next_offset}");
+        while let Some(entry) = self.offsets.peek() {
+            self.offsets.wrong(entry.offset, &what, findings);
+        }
+        while let Some(entry) = self.times.peek() {
+            self.times.wrong(entry.offset, &what, findings);
+        }
+    }
+}
+
+/// Compares a segment's `.txnindex` (`None`: there is no such file) with the aborts seen in it. Where the log was not seen
+/// `from_the_start`, transactions may have begun earlier than was seen.
+pub fn check_aborted(file: &str, bytes: Option<&[u8]>, seen: &[AbortedTxn], from_the_start: bool, findings: &mut Findings) {
+    let decoded = bytes.map(txn_index::decode_all).unwrap_or(Ok((Vec::new(), txn_index::TxnFindings::default())));
+    let (entries, odd) = match decoded {
+        Ok(decoded) => decoded,
+        Err(error) => return findings.problem(file, None, None, error),
+    };
+    let at = |entry: usize| Some((entry * txn_index::ENTRY_BYTES) as u64);
+    if odd.partial_bytes > 0 {
+        findings.problem(file, at(entries.len()), None, "ends inside an entry");
+    }
+    if let Some(entry) = odd.first_not_increasing {
+        findings.problem(file, at(entry), None, format_args!("entry {entry} is not above the one before it"));
+    }
+    if let Some(entry) = odd.first_impossible {
+        findings.problem(file, at(entry), None, format_args!("entry {entry} holds a value that nobody writes"));
+    }
+    for abort in seen {
+        let same = |entry: &&AbortedTxn| (entry.producer_id, entry.last_offset) == (abort.producer_id, abort.last_offset);
+        match entries.iter().find(same) {
+            None => {
+                let what = format!("no entry for the transaction of producer {} aborted here; its records would be shown", abort.producer_id);
+                findings.problem(file, None, Some(abort.last_offset), what);
+            }
+            Some(entry) if entry != abort && (from_the_start || entry.first_offset > abort.first_offset) => {
+                findings.problem(file, None, Some(abort.last_offset), format_args!("says {entry:?}, the log says {abort:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! A file of the host, as both kernel devices hold it: one descriptor through the page cache, one for direct writes.
+//!
+//! Two descriptors because reads want the page cache (sealed segments are read again and again, at any alignment) and
+//! the log's writes do not: buffered writes dirty pages whose flush then hits everyone. Where the file system refuses
+//! direct I/O the buffered descriptor takes the writes too, with the same promises at a higher cost.
+//!
+//! Everything here runs on the calling thread and is also what the ring falls back to.
+
+use crate::buffers::AlignedBuffer;
+use crate::device::{BLOCK_BYTES, OpenMode, Result, Sync};
+use crate::error::{DeviceError, DeviceErrorKind};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
+use std::io::IoSlice;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+/// Zeroes are written from here, by everyone.
+static ZEROES: LazyLock<AlignedBuffer> = LazyLock::new(|| AlignedBuffer::new(1 << 20));
+
+/// The first reason for which direct I/O was not used, told by [`crate::Device::describe`].
+#[derive(Debug, Default)]
+pub(crate) struct Remarks {
+    buffered: OnceLock<String>,
+}
+
+impl Remarks {
+    fn note_buffered(&self, path: &Path, why: &str) {
+        let remark = format!(
+            "; buffered writes where direct I/O is refused, first at {}: {why}",
+            path.display()
+        );
+        if self.buffered.set(remark).is_ok() {
+            tracing::info!(path = %path.display(), why, "direct I/O refused, writing through the page cache");
+        }
+    }
+
+    /// To be put behind the description; empty if direct I/O worked everywhere.
+    pub(crate) fn text(&self) -> &str {
+        self.buffered.get().map_or("", String::as_str)
+    }
+}
+
+pub(crate) struct HostFile {
+    path: PathBuf,
+    writable: bool,
+    buffered: OwnedFd,
+    direct: Option<OwnedFd>,
+    direct_refused: AtomicBool,
+    dsync_refused: AtomicBool,
+    remarks: Arc<Remarks>,
+}
+
+impl HostFile {
+    pub(crate) fn open(path: &Path, mode: OpenMode, remarks: &Arc<Remarks>) -> Result<Self> {
+        let buffered = open_buffered(path, mode)?;
+        let writable = mode != OpenMode::Read;
+        let direct = if writable {
+            open_direct(path, &buffered)
+        } else {
+            Ok(None)
+        };
+        let direct = match direct {
+            Ok(direct) => direct,
+            Err(Refusal::Direct(why)) => {
+                remarks.note_buffered(path, &why);
+                None
+            }
+            Err(Refusal::Failed(errno)) => {
+                if mode == OpenMode::Create {
+                    let _best_effort = std::fs::remove_file(path);
+                }
+                return Err(DeviceError::io("open", path, errno));
+            }
+        };
+        Ok(Self {
+            path: path.to_path_buf(),
+            writable,
+            buffered,
+            direct,
+            direct_refused: AtomicBool::new(false),
+            dsync_refused: AtomicBool::new(false),
+            remarks: Arc::clone(remarks),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The descriptor for direct writes, `None` where direct I/O is not to be had.
+    pub(crate) fn direct(&self) -> Option<BorrowedFd<'_>> {
+        let refused = self.direct_refused.load(Ordering::Relaxed);
+        self.direct
+            .as_ref()
+            .filter(|_| !refused)
+            .map(std::os::fd::AsFd::as_fd)
+    }
+
+    /// The descriptor for reads.
+    pub(crate) fn buffered(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.buffered)
+    }
+
+    pub(crate) fn length(&self) -> Result<u64> {
+        let stat =
+            rustix::fs::fstat(&self.buffered).map_err(|errno| self.failed("length", errno))?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    pub(crate) fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let read = retry_on_intr(|| {
+                rustix::io::pread(&self.buffered, &mut buffer[done..], position + done as u64)
+            });
+            match read.map_err(|errno| self.failed("read", errno))? {
+                0 => break,
+                bytes => done += bytes,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Refuses a write that is misaligned, longer than its buffer or not inside the file's length: extending a file is
+    /// [`HostFile::prepare`]'s business, a write that did it silently would change size and blocks behind an answer.
+    pub(crate) fn check_write(&self, position: u64, available: usize, length: usize) -> Result<()> {
+        self.check_writable("write")?;
+        self.check_aligned("write", position, length as u64)?;
+        if length > available {
+            return Err(self.invalid(
+                "write",
+                format!("{length} bytes of a buffer of {available}"),
+            ));
+        }
+        let end = position.checked_add(length as u64);
+        let prepared = self.length()?;
+        match end {
+            Some(end) if end <= prepared => Ok(()),
+            _ => Err(self.invalid(
+                "write",
+                format!("{length} bytes at {position}, prepared up to {prepared}"),
+            )),
+        }
+    }
+
+    /// Writes all bytes from the calling thread, with whatever of direct I/O and `RWF_DSYNC` this file allows.
+    pub(crate) fn write_bytes(&self, position: u64, bytes: &[u8], sync: Sync) -> Result<()> {
+        loop {
+            let direct = self.direct();
+            let dsync = sync == Sync::Data && !self.dsync_refused.load(Ordering::Relaxed);
+            let flags = if dsync {
+                ReadWriteFlags::DSYNC
+            } else {
+                ReadWriteFlags::empty()
+            };
+            match write_all(direct.unwrap_or(self.buffered()), position, bytes, flags) {
+                Ok(()) if sync == Sync::Data && !dsync => return self.sync("write"),
+                Ok(()) => return Ok(()),
+                Err(Stopped::Errno(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)) if dsync => {
+                    self.dsync_refused.store(true, Ordering::Relaxed);
+                }
+                Err(Stopped::Errno(Errno::INVAL)) if direct.is_some() => {
+                    self.direct_refused.store(true, Ordering::Relaxed);
+                    self.dsync_refused.store(false, Ordering::Relaxed);
+                    self.remarks
+                        .note_buffered(&self.path, "EINVAL from an aligned write");
+                }
+                Err(Stopped::Errno(errno)) => return Err(self.failed("write", errno)),
+                Err(Stopped::Short(done)) => return Err(self.short(done, bytes.len())),
+            }
+        }
+    }
+
+    /// `fdatasync`: the data of completed writes and the size.
+    pub(crate) fn sync(&self, op: &'static str) -> Result<()> {
+        let descriptor = self.direct().unwrap_or(self.buffered());
+        retry_on_intr(|| rustix::fs::fdatasync(descriptor)).map_err(|errno| self.failed(op, errno))
+    }
+
+    pub(crate) fn prepare(&self, from: u64, to: u64) -> Result<()> {
+        self.check_writable("prepare")?;
+        self.check_aligned("prepare", from, to)?;
+        if from > to {
+            return Err(self.invalid("prepare", format!("{from}..{to}")));
+        }
+        let old = self.length()?;
+        let zeroed = self
+            .write_zeroes(from, to)
+            .and_then(|()| self.sync("prepare"));
+        if let Err(error) = &zeroed
+            && error.is_full()
+            && self.length()? > old
+        {
+            self.set_length(old)?;
+        }
+        zeroed
+    }
+
+    fn write_zeroes(&self, from: u64, to: u64) -> Result<()> {
+        let zeroes = ZEROES.as_slice();
+        let mut position = from;
+        while position < to {
+            let piece =
+                usize::try_from(to - position).map_or(zeroes.len(), |left| left.min(zeroes.len()));
+            self.write_bytes(position, &zeroes[..piece], Sync::None)?;
+            position += piece as u64;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_length(&self, length: u64) -> Result<()> {
+        self.check_writable("set_length")?;
+        retry_on_intr(|| rustix::fs::ftruncate(&self.buffered, length))
+            .map_err(|errno| self.failed("set_length", errno))
+    }
+
+    pub(crate) fn failed(&self, op: &'static str, errno: Errno) -> DeviceError {
+        DeviceError::io(op, &self.path, errno)
+    }
+
+    pub(crate) fn short(&self, done: usize, length: usize) -> DeviceError {
+        DeviceError::new(DeviceErrorKind::ShortWrite, "write", &self.path)
+            .with_detail(format!("{done} of {length} bytes"))
+    }
+
+    fn invalid(&self, op: &'static str, detail: String) -> DeviceError {
+        DeviceError::new(DeviceErrorKind::InvalidRange, op, &self.path).with_detail(detail)
+    }
+
+    fn check_writable(&self, op: &'static str) -> Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(
+            DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path)
+                .with_detail("opened for reads"),
+        )
+    }
+
+    fn check_aligned(&self, op: &'static str, one: u64, other: u64) -> Result<()> {
+        let block = BLOCK_BYTES as u64;
+        if one.is_multiple_of(block) && other.is_multiple_of(block) {
+            return Ok(());
+        }
+        Err(self.invalid(
+            op,
+            format!("{one} and {other} must be multiples of {block}"),
+        ))
+    }
+}
+
+/// Opens without blocking on a pipe, and takes nothing but a regular file.
+fn open_buffered(path: &Path, mode: OpenMode) -> Result<OwnedFd> {
+    let access = match mode {
+        OpenMode::Read => OFlags::RDONLY,
+        OpenMode::Write => OFlags::RDWR,
+        OpenMode::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+    };
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let failed = |errno| DeviceError::io("open", path, errno);
+    let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)))
+        .map_err(failed)?;
+    let stat = rustix::fs::fstat(&descriptor).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(DeviceError::new(
+            DeviceErrorKind::IsADirectory,
+            "open",
+            path,
+        ));
+    }
+    // Left set, a ring would answer EAGAIN instead of waiting for the disk.
+    rustix::fs::fcntl_setfl(&descriptor, OFlags::empty()).map_err(failed)?;
+    Ok(descriptor)
+}
+
+enum Refusal {
+    Direct(String),
+    Failed(Errno),
+}
+
+fn open_direct(path: &Path, buffered: &OwnedFd) -> std::result::Result<Option<OwnedFd>, Refusal> {
+    if let Some((memory, offset)) = direct_alignment(buffered) {
+        let fits = |align: u32| align != 0 && (BLOCK_BYTES as u32).is_multiple_of(align);
+        if !fits(memory) || !fits(offset) {
+            return Err(Refusal::Direct(format!(
+                "it needs alignment {memory} in memory, {offset} in the file"
+            )));
+        }
+    }
+    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
+        Ok(descriptor) => Ok(Some(descriptor)),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+            Err(Refusal::Direct("O_DIRECT refused at open".to_owned()))
+        }
+        Err(errno) => Err(Refusal::Failed(errno)),
+    }
+}
+
+/// What `STATX_DIOALIGN` says: alignment in memory and in the file, bytes; zero where direct I/O is not supported;
+/// `None` where the kernel or file system does not say.
+pub(crate) fn direct_alignment(descriptor: &OwnedFd) -> Option<(u32, u32)> {
+    let stat = rustix::fs::statx(descriptor, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let said = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+    said.then_some((stat.stx_dio_mem_align, stat.stx_dio_offset_align))
+}
+
+/// Why a transfer did not finish.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// The kernel's answer.
+    Errno(Errno),
+    /// So many bytes, then none.
+    Short(usize),
+}
+
+impl Stopped {
+    /// `errno` after `done` bytes. A short write inside a block is gone on with where it stopped, so that its reason (no
+    /// space, mostly) comes to light; where direct I/O refuses such a position, being short is all that is known, and
+    /// no reason to give up direct I/O.
+    pub(crate) fn at(done: usize, errno: Errno) -> Self {
+        match errno {
+            Errno::INVAL if !done.is_multiple_of(BLOCK_BYTES) => Self::Short(done),
+            errno => Self::Errno(errno),
+        }
+    }
+}
+
+fn write_all(
+    descriptor: BorrowedFd<'_>,
+    position: u64,
+    bytes: &[u8],
+    flags: ReadWriteFlags,
+) -> std::result::Result<(), Stopped> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let (rest, at) = (&bytes[done..], position + done as u64);
+        let written = retry_on_intr(|| match flags.is_empty() {
+            true => rustix::io::pwrite(descriptor, rest, at),
+            false => rustix::io::pwritev2(descriptor, &[IoSlice::new(rest)], at, flags),
+        });
+        match written {
+            Ok(0) => return Err(Stopped::Short(done)),
+            Ok(bytes) => done += bytes,
+            Err(errno) => return Err(Stopped::at(done, errno)),
+        }
+    }
+    Ok(())
+}

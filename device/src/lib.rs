@@ -1,0 +1,37 @@
+//! The one door to the kernel: files, names, locks and clocks.
+
+pub mod error;
+
+pub mod clock;
+
+pub mod buffers;
+
+pub mod device;
+
+mod directory;
+mod host_file;
+mod small_files;
+
+pub mod blocking;
+pub mod uring;
+
+pub mod fault;
+pub mod memory;
+pub mod overlay;
+
+mod auto;
+pub mod probe;
+
+pub use auto::open_device;
+pub use blocking::BlockingDevice;
+pub use buffers::{AlignedBuffer, BufferPool};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use device::{
+    BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync,
+};
+pub use error::{DeviceError, DeviceErrorKind};
+pub use fault::{FaultDevice, FaultOp};
+pub use memory::MemoryDevice;
+pub use overlay::OverlayDevice;
+pub use probe::MachineReport;
+pub use uring::UringDevice;

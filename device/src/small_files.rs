@@ -1,0 +1,73 @@
+//! Small files, whole: read with a limit, replaced atomically.
+//!
+//! Plain buffered calls on the calling thread: they are rare, and a ring hands buffered writes to workers anyway.
+
+use crate::device::Result;
+use crate::directory::sync_directory;
+use crate::error::{DeviceError, DeviceErrorKind};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+pub(crate) fn read_small(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
+    let failed = |source| DeviceError::io("read_small", path, source);
+    // NONBLOCK: a pipe in the file's place must be refused, not waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed(errno.into())),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(DeviceError::new(
+            DeviceErrorKind::IsADirectory,
+            "read_small",
+            path,
+        ));
+    }
+    let too_large = |length| DeviceError::too_large("read_small", path, length, limit_bytes);
+    if metadata.len() > limit_bytes {
+        return Err(too_large(metadata.len()));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.take(limit_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    match bytes.len() as u64 {
+        grown if grown > limit_bytes => Err(too_large(grown)),
+        _ => Ok(Some(bytes)),
+    }
+}
+
+pub(crate) fn write_small(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |source| DeviceError::io("write_small", path, source);
+    let (directory, temporary) = temporary_of(path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let open = retry_on_intr(|| rustix::fs::open(&temporary, flags, Mode::from_raw_mode(0o644)));
+    let mut file = File::from(open.map_err(|errno| failed(errno.into()))?);
+    let replaced = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(source) = replaced {
+        let _best_effort = std::fs::remove_file(&temporary);
+        return Err(failed(source));
+    }
+    sync_directory(&directory)
+}
+
+fn temporary_of(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    let Some(name) = path.file_name() else {
+        return Err(DeviceError::io("write_small", path, Errno::INVAL));
+    };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temporary = name.to_os_string();
+    temporary.push(".tmp");
+    Ok((directory.to_path_buf(), directory.join(temporary)))
+}

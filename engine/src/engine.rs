@@ -1,0 +1,195 @@
+//! Many logs in one data directory: one lock, one device, one set of checkpoint files, one shutdown mark.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use oncelog_device::{Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
+use oncelog_formats::file_name::parse_log_dir_name;
+
+use crate::checkpoints::{DirectoryCheckpoints, NO_BROKER_EPOCH};
+use crate::error::{Error, Result};
+use crate::log::open::Context;
+use crate::log::{Kick, Log, OpenOptions, Shared};
+
+/// How long the driver thread sleeps when nobody rings.
+const DRIVER_PAUSE: Duration = Duration::from_millis(20);
+/// How often the driver writes the checkpoint files.
+const CHECKPOINT_PAUSE_NS: u64 = 5_000_000_000;
+
+/// How to open an engine.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// A device of the caller's; else one of `device_kind` is opened.
+    pub device: Option<Arc<dyn Device>>,
+    /// Which device to open.
+    pub device_kind: DeviceKind,
+    /// A clock of the caller's; else the system's.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// Whether a thread does the background work; without it the caller drives each log.
+    pub driver: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { device: None, device_kind: DeviceKind::Auto, clock: None, driver: true }
+    }
+}
+
+/// The logs of one data directory, exclusively.
+///
+/// Dropping it without [`Engine::close`] is a crash: what was answered at its level stays, the next opening recovers.
+pub struct Engine {
+    dir: PathBuf,
+    context: Context,
+    logs: Arc<Mutex<BTreeMap<String, Log>>>,
+    driver: Option<JoinHandle<()>>,
+    _lock: DeviceLock,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens a data directory, creating it if there is none, and takes its lock.
+    ///
+    /// The shutdown mark is removed before any log is opened, as Kafka does: from now on a crash is a crash.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyOpen`] when another process has it; failures of the device.
+    pub fn open(data_dir: impl AsRef<Path>, options: EngineOptions) -> Result<Self> {
+        let dir = data_dir.as_ref().to_path_buf();
+        let device = match options.device {
+            Some(device) => device,
+            None => open_device(options.device_kind)?,
+        };
+        tracing::info!(device = device.describe(), "opened");
+        device.create_directory(&dir)?;
+        let lock = device.lock(&dir.join(".lock"))?;
+        let checkpoints = DirectoryCheckpoints::new(&dir);
+        let clean = checkpoints.remove_clean_mark(&*device)?;
+        let kick = options.driver.then(|| Arc::new(Kick::default()));
+        let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let context = Context { device, clock, checkpoints: Arc::new(checkpoints), driver: kick.clone(), clean };
+        let logs = Arc::new(Mutex::new(BTreeMap::new()));
+        let driver = match kick {
+            Some(kick) => Some(spawn_driver(kick, logs.clone(), context.clock.clone())?),
+            None => None,
+        };
+        Ok(Self { dir, context, logs, driver, _lock: lock })
+    }
+
+    /// Opens the log `topic-partition`, creating it if there is none; an open one is handed out again.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a name that is none; failures of the device. Damage is no error: see
+    /// [`Log::report`].
+    pub fn log(&self, name: &str, options: OpenOptions) -> Result<Log> {
+        let (topic, partition) = parse_log_dir_name(name).map_err(|e| Error::InvalidRequest(format!("log name {name:?}: {e}")))?;
+        let mut logs = self.logs.lock();
+        if let Some(log) = logs.get(name) {
+            return Ok(log.clone());
+        }
+        let shared = Shared::open(&self.context, &self.dir.join(name), topic, partition, options)?;
+        let log = Log { shared: Arc::new(shared) };
+        logs.insert(name.to_string(), log.clone());
+        Ok(log)
+    }
+
+    /// The device in use.
+    #[must_use]
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.context.device
+    }
+
+    /// Clean shutdown: every log closed, checkpoint files written, and only then the mark.
+    ///
+    /// # Errors
+    /// The first failure; the mark is then missing and the next opening recovers.
+    pub fn close(mut self) -> Result<()> {
+        self.stop_driver();
+        let logs = std::mem::take(&mut *self.logs.lock());
+        let mut all_closed = true;
+        for log in logs.values() {
+            let offsets = log.shared.close()?;
+            all_closed &= offsets.recovery_point.is_some();
+            let (topic, partition) = (&log.shared.topic, log.shared.partition);
+            self.context.checkpoints.update(&*self.context.device, topic, partition, &offsets)?;
+        }
+        if all_closed && (self.context.clean || self.covers_directory(&logs)?) {
+            self.context.checkpoints.write_clean_mark(&*self.context.device, NO_BROKER_EPOCH)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every log of the directory was open here.
+    fn covers_directory(&self, logs: &BTreeMap<String, Log>) -> Result<bool> {
+        let entries = self.context.device.list(&self.dir)?;
+        Ok(entries.iter().filter(|e| e.is_directory && parse_log_dir_name(&e.name).is_ok()).all(|e| logs.contains_key(&e.name)))
+    }
+
+    /// Ends as the death of the process would: nothing more is written.
+    pub fn kill(mut self) {
+        self.stop_driver();
+        for log in self.logs.lock().values() {
+            log.kill();
+        }
+    }
+
+    fn stop_driver(&mut self) {
+        if let (Some(kick), Some(thread)) = (&self.context.driver, self.driver.take()) {
+            kick.stop.store(true, Ordering::Release);
+            kick.ring();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop_driver();
+        for log in self.logs.lock().values() {
+            log.kill();
+        }
+    }
+}
+
+fn spawn_driver(kick: Arc<Kick>, logs: Arc<Mutex<BTreeMap<String, Log>>>, clock: Arc<dyn Clock>) -> Result<JoinHandle<()>> {
+    let body = move || {
+        let mut checkpointed_ns = clock.monotonic_ns();
+        while !kick.stop.load(Ordering::Acquire) {
+            {
+                let mut asked = kick.asked.lock();
+                if !*asked {
+                    kick.bell.wait_for(&mut asked, DRIVER_PAUSE);
+                }
+                *asked = false;
+            }
+            let open: Vec<Log> = logs.lock().values().cloned().collect();
+            let now_ns = clock.monotonic_ns();
+            let checkpoint = now_ns.saturating_sub(checkpointed_ns) > CHECKPOINT_PAUSE_NS;
+            for log in &open {
+                let done = if checkpoint { log.sync().map(|_| ()) } else { log.drive() };
+                if let Err(error) = done
+                    && !matches!(error, Error::Closed | Error::Storage(_))
+                {
+                    tracing::warn!(%error, dir = %log.dir().display(), "background work failed, tried again later");
+                }
+            }
+            if checkpoint {
+                checkpointed_ns = now_ns;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("oncelog-driver".into())
+        .spawn(body)
+        .map_err(|e| Error::InvalidRequest(format!("the driver thread cannot be started: {e}")))
+}

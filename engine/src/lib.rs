@@ -1,0 +1,26 @@
+#![doc = include_str!("../../README.md")]
+//!
+//! # Modules
+//!
+//! In floor order, ground first: each uses only those above it in this list.
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod validate;
+mod index;
+mod epochs;
+mod checkpoints;
+mod error;
+mod segment;
+mod log;
+mod engine;
+
+pub use config::{Config, ConfigError};
+pub use engine::{Engine, EngineOptions};
+pub use error::{Damage, Error, Result};
+pub use log::{
+    Ack, Append, Appended, Fetched, Isolation, Log, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState, SnapshotState, Ticket,
+};
+pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
+pub use oncelog_snapshot::{Origin, ProducerEntry, Refusal};

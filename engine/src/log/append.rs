@@ -1,0 +1,268 @@
+//! Append: check without the lock, judge and stage under it, wait for the device without it again.
+//!
+//! A duplicate or refused append has no side effect: it neither rolls a segment nor writes a leader epoch (Kafka does
+//! both). Space is made sure of before anything changes, so a full disk refuses an append and never half of one.
+
+use std::borrow::Cow;
+
+use oncelog_formats::BatchHeader;
+use oncelog_formats::batch::stamp;
+use oncelog_snapshot::{AdmitOptions, BatchMeta, CompletedTxn, Incoming, Origin, ProducerEntry, Verdict, admit};
+
+use super::Shared;
+use super::roll::RollCheck;
+use super::state::State;
+use super::ticket::Ticket;
+use super::types::{Ack, Append, Appended, Outcome};
+use crate::error::{Error, Result};
+use crate::segment::incoming;
+use crate::validate;
+
+/// With more than this staged an appender helps to write before it goes on, whatever it asked for.
+const STAGED_LIMIT_BYTES: usize = 8 << 20;
+
+/// A batch ready to be staged: checked, with everything but its offset and leader epoch in place.
+struct Candidate<'a> {
+    bytes: Cow<'a, [u8]>,
+    header: BatchHeader,
+    incoming: Option<Incoming>,
+}
+
+/// What the producer states say to a whole set.
+enum Decision {
+    Store(Vec<Option<Change>>),
+    Duplicate(BatchMeta),
+}
+
+/// What one batch does to its producer.
+struct Change {
+    producer_id: i64,
+    entry: ProducerEntry,
+    completed: Option<CompletedTxn>,
+    started: Option<i64>,
+    clears_verification: bool,
+}
+
+impl Shared {
+    pub(crate) fn append(self: &std::sync::Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
+        let assigns = matches!(append.origin, Origin::Client | Origin::Coordinator);
+        let config = self.config();
+        let set = validate::check_set(append.batches, append.origin, append.leader_epoch, &config)?;
+        if set.is_empty() {
+            return Ok(self.answered(Outcome::Nothing, -1, -1, -1, 0));
+        }
+        let mut log_append_time = -1;
+        let mut candidates = Vec::with_capacity(set.len());
+        if assigns {
+            let view = validate::check_one(&set, append.origin)?;
+            if let Some(ticket) = self.early_duplicate(&incoming(&view)?, append)? {
+                return Ok(ticket);
+            }
+            let valid = validate::validate(view, append.origin, &config, self.clock.now_ms())?;
+            log_append_time = valid.log_append_time;
+            let header = BatchHeader::parse(&valid.bytes).expect("the validator hands out whole batches");
+            let incoming = incoming(&oncelog_formats::BatchView::new(&valid.bytes).expect("as above"))?;
+            candidates.push(Candidate { bytes: valid.bytes, header, incoming });
+        } else {
+            for view in set {
+                candidates.push(Candidate { bytes: Cow::Borrowed(view.bytes()), header: *view.header(), incoming: incoming(&view)? });
+            }
+        }
+        let ticket = self.admit_and_stage(append, candidates, assigns, log_append_time)?;
+        if self.state.lock().staged_bytes() > STAGED_LIMIT_BYTES {
+            self.commit_all(Ack::Written)?;
+        }
+        Ok(ticket)
+    }
+
+    /// A retry is recognised right behind its checksum, before anything expensive and whatever has changed since.
+    fn early_duplicate(self: &std::sync::Arc<Self>, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ticket>> {
+        let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
+        let state = self.state.lock();
+        state.check_usable()?;
+        let found = state
+            .producers
+            .get(batch.producer_id)
+            .and_then(|entry| entry.find_batch(batch.epoch, batch.base_sequence, batch.last_sequence).copied());
+        Ok(found.map(|meta| self.duplicate(&state, &meta, append.ack)))
+    }
+
+    /// The first answer again, once the first copy is as durable as this caller asks for.
+    fn duplicate(self: &std::sync::Arc<Self>, state: &State, meta: &BatchMeta, ack: Ack) -> Ticket {
+        self.metrics.count_duplicate();
+        let answer = Appended {
+            outcome: Outcome::Duplicate,
+            base_offset: meta.first_offset,
+            last_offset: meta.last_offset,
+            log_append_time: meta.timestamp,
+            log_start_offset: state.log_start,
+        };
+        let number = if meta.last_offset < state.progress.durable_offset { 0 } else { state.progress.accepted };
+        Ticket::new(self.clone(), number, ack, answer)
+    }
+
+    fn answered(self: &std::sync::Arc<Self>, outcome: Outcome, base_offset: i64, last_offset: i64, time: i64, number: u64) -> Ticket {
+        let log_start_offset = self.state.lock().log_start;
+        let answer = Appended { outcome, base_offset, last_offset, log_append_time: time, log_start_offset };
+        Ticket::new(self.clone(), number, Ack::Accepted, answer)
+    }
+
+    fn admit_and_stage(
+        self: &std::sync::Arc<Self>,
+        append: &Append<'_>,
+        mut candidates: Vec<Candidate<'_>>,
+        assigns: bool,
+        log_append_time: i64,
+    ) -> Result<Ticket> {
+        let size_bytes: usize = candidates.iter().map(|c| c.bytes.len()).sum();
+        loop {
+            let mut state = self.state.lock();
+            state.check_writable()?;
+            place(&state, &mut candidates, assigns, append.leader_epoch)?;
+            if size_bytes as u64 > state.config.segment_bytes {
+                return Err(Error::RecordListTooLarge { size_bytes, segment_bytes: state.config.segment_bytes });
+            }
+            let changes = match decide(&state, &candidates, append, self.clock.now_ms())? {
+                Decision::Duplicate(meta) => return Ok(self.duplicate(&state, &meta, append.ack)),
+                Decision::Store(changes) => changes,
+            };
+            let (first, last) = (candidates[0].header.base_offset, candidates[candidates.len() - 1].header.last_offset());
+            let max_timestamp = candidates.iter().map(|c| c.header.max_timestamp).max().unwrap_or(-1);
+            let roll = state.should_roll(&RollCheck { size_bytes, max_timestamp, last_offset: last, now_ms: self.clock.now_ms() });
+            if let Some(need) = state.space_needed(roll, size_bytes) {
+                drop(self.make_space(state, need)?);
+                continue;
+            }
+            if roll {
+                self.roll_to(&mut state, first);
+            }
+            self.store(&mut state, &candidates, changes);
+            let answer = Appended {
+                outcome: Outcome::Appended,
+                base_offset: first,
+                last_offset: last,
+                log_append_time,
+                log_start_offset: state.log_start,
+            };
+            let ack = if state.flush_is_due() { Ack::Durable } else { append.ack };
+            return Ok(Ticket::new(self.clone(), state.progress.accepted, ack, answer));
+        }
+    }
+
+    /// Stages the set and lets everything in memory follow. Nothing in here can fail.
+    fn store(&self, state: &mut State, candidates: &[Candidate<'_>], changes: Vec<Option<Change>>) {
+        let now_ms = self.clock.now_ms();
+        for candidate in candidates {
+            let (header, bytes) = (&candidate.header, &*candidate.bytes);
+            if state.epochs.assign(header.partition_leader_epoch, header.base_offset).expect("checked by place") {
+                state.epochs_dirty = true;
+            }
+            state.staging.reserve(bytes.len());
+            let staged = state.staging.extend(bytes.len());
+            staged.copy_from_slice(bytes);
+            stamp(staged, header.base_offset, header.partition_leader_epoch).expect("a whole batch");
+            let segment = state.active_mut();
+            segment.index_batch(segment.size, header);
+            segment.first_batch_timestamp.get_or_insert(header.max_timestamp);
+            segment.size += bytes.len() as u64;
+            segment.next_offset = header.next_offset();
+            segment.grown_ms = now_ms;
+            segment.persisted = false;
+        }
+        state.progress.accepted += 1;
+        apply_changes(state, changes);
+        state.check_order();
+    }
+}
+
+/// Gives each batch its offsets and leader epoch, or checks those that it brings.
+fn place(state: &State, candidates: &mut [Candidate<'_>], assigns: bool, leader_epoch: i32) -> Result<()> {
+    let log_end_offset = state.log_end();
+    if !assigns {
+        let (first, last) = (candidates[0].header.base_offset, candidates[0].header.last_offset());
+        if first < log_end_offset {
+            return Err(Error::UnexpectedAppendOffset { first_offset: first, last_offset: last, log_end_offset });
+        }
+    }
+    let mut next = log_end_offset;
+    for candidate in candidates.iter_mut() {
+        if assigns {
+            candidate.header.base_offset = next;
+            candidate.header.partition_leader_epoch = leader_epoch;
+        }
+        if candidate.header.partition_leader_epoch < 0 {
+            let epoch = candidate.header.partition_leader_epoch;
+            return Err(Error::InvalidRequest(format!("leader epoch {epoch} at offset {}", candidate.header.base_offset)));
+        }
+        let Some(after) = candidate.header.last_offset().checked_add(1) else {
+            return Err(Error::InvalidRequest("the log is at the last possible offset".into()));
+        };
+        next = after;
+        if let Some(batch) = &mut candidate.incoming {
+            batch.first_offset = candidate.header.base_offset;
+            batch.last_offset = candidate.header.last_offset();
+        }
+    }
+    Ok(())
+}
+
+/// Judges every batch of the set against copies; nothing changes.
+fn decide(state: &State, candidates: &[Candidate<'_>], append: &Append<'_>, now_ms: i64) -> Result<Decision> {
+    let options = AdmitOptions {
+        origin: append.origin,
+        verification_enabled: state.config.transaction_partition_verification_enable,
+        txn_version: append.txn_version,
+        guard: append.guard,
+        now_ms,
+    };
+    let mut working: Vec<(i64, ProducerEntry)> = Vec::new();
+    let mut changes = Vec::with_capacity(candidates.len());
+    for batch in candidates.iter().map(|c| &c.incoming) {
+        let Some(batch) = batch else {
+            changes.push(None);
+            continue;
+        };
+        let id = batch.producer_id;
+        let stored = state.producers.get(id);
+        let copy = working.iter().rev().find(|(pid, _)| *pid == id).map(|(_, entry)| entry);
+        match admit(stored.as_ref(), copy, state.verifications.get(id), batch, &options) {
+            Verdict::Duplicate(meta) => return Ok(Decision::Duplicate(meta)),
+            Verdict::Refuse(refusal) => return Err(Error::Refused { producer_id: id, refusal }),
+            Verdict::Append { entry, completed, started_txn, clears_verification } => {
+                working.push((id, entry));
+                let started = started_txn.then_some(batch.first_offset);
+                changes.push(Some(Change { producer_id: id, entry, completed, started, clears_verification }));
+            }
+        }
+    }
+    Ok(Decision::Store(changes))
+}
+
+/// Kafka's order: all transactions of the set start, then those that end are completed one by one.
+fn apply_changes(state: &mut State, changes: Vec<Option<Change>>) {
+    for change in changes.iter().flatten() {
+        if change.clears_verification {
+            state.verifications.clear(change.producer_id);
+        }
+        state.producers.put(change.producer_id, change.entry);
+        if let Some(first_offset) = change.started {
+            state.txns.start(change.producer_id, first_offset);
+        }
+    }
+    for completed in changes.iter().flatten().filter_map(|c| c.completed.as_ref()) {
+        complete_txn(state, completed);
+    }
+}
+
+/// Ends one transaction and remembers it in the segment's aborted index if it was aborted.
+pub(super) fn complete_txn(state: &mut State, completed: &CompletedTxn) {
+    let last_stable_offset = state.txns.complete(completed);
+    if !completed.commit {
+        state.active_mut().aborted.push(oncelog_formats::txn_index::AbortedTxn {
+            producer_id: completed.producer_id,
+            first_offset: completed.first_offset,
+            last_offset: completed.last_offset,
+            last_stable_offset,
+        });
+    }
+}

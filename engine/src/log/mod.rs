@@ -1,0 +1,346 @@
+//! One partition log: one verb per file around one state.
+
+mod append;
+mod commit;
+mod describe;
+mod read;
+mod retain;
+mod roll;
+mod state;
+mod ticket;
+mod timestamps;
+mod truncate;
+mod types;
+mod upkeep;
+
+pub(crate) mod open;
+mod recover;
+mod layout;
+
+use parking_lot::{Condvar, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use oncelog_device::{Clock, Device};
+use oncelog_snapshot::ProducerEntry;
+
+use crate::checkpoints::DirectoryCheckpoints;
+use crate::config::Config;
+use crate::error::Result;
+use state::State;
+
+pub use ticket::Ticket;
+pub use types::{
+    Ack, Append, Appended, Fetched, Isolation, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState, SnapshotState,
+};
+
+/// Counters of one log. Stable names come with the metrics page; these are what the engine itself needs.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    duplicates: AtomicU64,
+    space_waits: AtomicU64,
+}
+
+impl Metrics {
+    fn count_duplicate(&self) {
+        self.duplicates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_space_wait(&self) {
+        self.space_waits.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a log's handles share with its tickets and with the engine's driver.
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) checkpoints: Arc<DirectoryCheckpoints>,
+    pub(crate) state: Mutex<State>,
+    /// The device has moved, or space was prepared.
+    pub(crate) moved: Condvar,
+    /// One at a time writes side files and checkpoints, or truncates.
+    pub(crate) upkeep: Mutex<()>,
+    pub(crate) report: OpenReport,
+    pub(crate) metrics: Metrics,
+    /// Wakes the engine's driver thread, if it has one.
+    pub(crate) driver: Option<Arc<Kick>>,
+}
+
+/// How a log tells the driver thread that there is work.
+#[derive(Debug, Default)]
+pub(crate) struct Kick {
+    pub(crate) asked: Mutex<bool>,
+    pub(crate) bell: Condvar,
+    pub(crate) stop: AtomicBool,
+}
+
+impl Kick {
+    pub(crate) fn ring(&self) {
+        *self.asked.lock() = true;
+        self.bell.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.state.lock().config.clone()
+    }
+
+    pub(crate) fn has_driver(&self) -> bool {
+        self.driver.is_some()
+    }
+
+    pub(crate) fn kick(&self) {
+        if let Some(driver) = &self.driver {
+            driver.ring();
+        }
+    }
+}
+
+/// An open partition log; clones are handles of the same one.
+///
+/// All methods may be called from any thread. Dropping the last handle writes nothing: close the [`crate::Engine`] for a
+/// clean shutdown, anything else is a crash that the next opening recovers from.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Log {
+    /// The directory of the log.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// Appends batches: orders them now, answers when the ticket is waited for.
+    ///
+    /// A retry of one of the producer's last five batches is answered with its first offsets and stored no second time.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] and [`crate::Error::Invalid`] by the rules of Kafka's producers; [`crate::Error::StorageFull`]
+    /// before anything is stored; [`crate::Error::Storage`] on a latched log; [`crate::Error::Damaged`] on a read-only one.
+    pub fn append(&self, append: Append<'_>) -> Result<Ticket> {
+        self.shared.append(&append)
+    }
+
+    /// Appends batches and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Log::append`] and [`Ticket::wait`].
+    pub fn append_wait(&self, append: Append<'_>) -> Result<Appended> {
+        self.append(append)?.wait()
+    }
+
+    /// Asks for the guard that a transactional batch needs before a transaction is open; `None`: none is needed.
+    ///
+    /// # Errors
+    /// `INVALID_PRODUCER_EPOCH` for an epoch below the stored one.
+    pub fn start_verification(&self, producer_id: i64, sequence: i32, epoch: i16, txn_version: i16) -> Result<Option<u64>> {
+        let now_ms = self.shared.clock.now_ms();
+        let mut state = self.shared.state.lock();
+        state.check_writable()?;
+        if !state.config.transaction_partition_verification_enable {
+            return Ok(None);
+        }
+        let stored = state.producers.get(producer_id);
+        state
+            .verifications
+            .start(producer_id, stored.as_ref(), sequence, epoch, txn_version >= 2, now_ms)
+            .map_err(|refusal| crate::Error::Refused { producer_id, refusal })
+    }
+
+    /// Reads whole batches from one segment.
+    ///
+    /// # Errors
+    /// [`crate::Error::OffsetOutOfRange`] outside the log; [`crate::Error::Damaged`] where stored bytes are not what was written.
+    pub fn read(&self, read: Read) -> Result<Fetched> {
+        self.shared.read(&read)
+    }
+
+    /// The first record at or behind a time: (offset, timestamp in ms). -1 asks for the log end, -2 for the log start,
+    /// -3 for the record with the largest timestamp.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>> {
+        self.shared.offset_for_timestamp(timestamp)
+    }
+
+    /// The largest epoch not above `epoch` and the offset behind its last record; (-1, -1) where unknown.
+    #[must_use]
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> (i32, i64) {
+        let state = self.shared.state.lock();
+        state.epochs.end_offset_for(epoch, state.log_end())
+    }
+
+    /// Moves the high watermark, within log start and log end; answers the one in force.
+    ///
+    /// # Errors
+    /// On a closed or latched log.
+    pub fn set_high_watermark(&self, offset: i64) -> Result<i64> {
+        let mut state = self.shared.state.lock();
+        state.check_usable()?;
+        Ok(state.set_high_watermark(offset))
+    }
+
+    /// The high watermark.
+    #[must_use]
+    pub fn high_watermark(&self) -> i64 {
+        self.shared.state.lock().high_watermark
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end_offset(&self) -> i64 {
+        self.shared.state.lock().log_end()
+    }
+
+    /// The first offset that may be read.
+    #[must_use]
+    pub fn log_start_offset(&self) -> i64 {
+        self.shared.state.lock().log_start
+    }
+
+    /// What is remembered of a producer.
+    #[must_use]
+    pub fn producer(&self, producer_id: i64) -> Option<ProducerEntry> {
+        self.shared.state.lock().producers.get(producer_id)
+    }
+
+    /// Moves the log start to `before` (-1: the high watermark). Survives the loss of power when it returns.
+    ///
+    /// # Errors
+    /// [`crate::Error::OffsetOutOfRange`] above the high watermark or for other negatives.
+    pub fn delete_records(&self, before: i64) -> Result<i64> {
+        self.shared.delete_records(before)
+    }
+
+    /// Removes the segments that log start, size and time allow; answers their base offsets.
+    ///
+    /// # Errors
+    /// When files cannot be renamed or the log start cannot be stored.
+    pub fn apply_retention(&self) -> Result<Vec<i64>> {
+        self.shared.apply_retention()
+    }
+
+    /// Begins a new segment; answers the base offset of the active one.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn roll(&self) -> Result<i64> {
+        self.shared.roll()
+    }
+
+    /// Makes everything accepted so far durable and writes the checkpoint files; answers the recovery point.
+    ///
+    /// # Errors
+    /// [`crate::Error::Storage`] when the log is or becomes latched.
+    pub fn sync(&self) -> Result<i64> {
+        self.shared.checkpoint()
+    }
+
+    /// Writes a producer snapshot at the log end; answers the offset of the newest one, -1 for none.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn snapshot(&self) -> Result<i64> {
+        self.shared.take_snapshot()
+    }
+
+    /// Forgets producers whose last append is `producer_id_expiration_ms` ago by our clock and who have no transaction
+    /// open; answers their ids.
+    ///
+    /// # Errors
+    /// On a closed or latched log.
+    pub fn expire_producers(&self) -> Result<Vec<i64>> {
+        let now_ms = self.shared.clock.now_ms();
+        let mut state = self.shared.state.lock();
+        state.check_usable()?;
+        let expiration_ms = state.config.producer_id_expiration_ms;
+        state.verifications.expire(now_ms, expiration_ms);
+        Ok(state.producers.expire(now_ms, expiration_ms))
+    }
+
+    /// Cuts the log so that it ends at `offset`; answers the log end. Survives the loss of power when it returns.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidRequest`] for a negative offset; failures of the device.
+    pub fn truncate_to(&self, offset: i64) -> Result<i64> {
+        self.shared.truncate_to(offset)
+    }
+
+    /// Empties the log and lets it begin at `offset`, with the log start at `log_start` (default the same).
+    ///
+    /// # Errors
+    /// As [`Log::truncate_to`].
+    pub fn truncate_fully_and_start_at(&self, offset: i64, log_start: Option<i64>) -> Result<i64> {
+        self.shared.truncate_fully_and_start_at(offset, log_start)
+    }
+
+    /// Changes the settings of the open log.
+    ///
+    /// # Errors
+    /// On a closed log.
+    pub fn configure(&self, config: Config) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        if state.closed {
+            return Err(crate::Error::Closed);
+        }
+        state.config = Arc::new(config);
+        Ok(())
+    }
+
+    /// Settings in force.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        (*self.shared.config()).clone()
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn report(&self) -> &OpenReport {
+        &self.shared.report
+    }
+
+    /// Everything about the log but its records.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn describe(&self) -> Result<LogState> {
+        self.shared.describe()
+    }
+
+    /// All batches of one segment as stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidRequest`] where there is no such segment; failures of the device.
+    pub fn read_segment(&self, base_offset: i64) -> Result<Vec<u8>> {
+        self.shared.read_segment(base_offset)
+    }
+
+    /// One step of background work: commits what nobody waits for, prepares space, writes side files, removes what may
+    /// go. An engine with a driver thread does this by itself.
+    ///
+    /// # Errors
+    /// The failure that latched the log, or that of a side file (which will be tried again).
+    pub fn drive(&self) -> Result<()> {
+        self.shared.drive()
+    }
+
+    /// Drops the log as the death of the process would: nothing is written, what was `Written` stays.
+    pub fn kill(&self) {
+        self.shared.state.lock().closed = true;
+    }
+}

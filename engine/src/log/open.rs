@@ -1,0 +1,258 @@
+//! Open: read what the checkpoints promise, recover, and stand ready.
+
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use oncelog_device::{BLOCK_BYTES, Clock, Device, OpenMode};
+use oncelog_formats::epoch_checkpoint;
+use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
+
+use super::layout::tidy;
+use super::recover::Recovery;
+use super::state::{Progress, Segment, Staging, State};
+use super::types::{OpenOptions, OpenReport};
+use super::{Kick, Metrics, Shared};
+use crate::checkpoints::{DirectoryCheckpoints, Stored};
+use crate::config::Config;
+use crate::epochs::EpochCache;
+use crate::error::{Error, Result};
+use crate::index::SegmentIndex;
+
+/// What an engine gives to each of its logs.
+pub(crate) struct Context {
+    pub device: Arc<dyn Device>,
+    pub clock: Arc<dyn Clock>,
+    pub checkpoints: Arc<DirectoryCheckpoints>,
+    pub driver: Option<Arc<Kick>>,
+    /// The shutdown mark stood in the data directory.
+    pub clean: bool,
+}
+
+impl Shared {
+    /// Opens `dir`, the log of `topic` and `partition`, creating it if there is none.
+    pub(crate) fn open(context: &Context, dir: &Path, topic: &str, partition: i32, options: OpenOptions) -> Result<Self> {
+        let began_ns = context.clock.monotonic_ns();
+        let device = &*context.device;
+        device.create_directory(dir)?;
+        let mut report = OpenReport { clean: options.clean.unwrap_or(context.clean), ..OpenReport::default() };
+        let stored = context.checkpoints.read(device, topic, partition);
+        let mut offset = |asked: Option<i64>, stored: &Stored| {
+            if let Stored::Unreadable { path, reason } = stored {
+                report.repaired.push(format!("{}: {reason}; everything is looked at instead", path.display()));
+            }
+            asked.or(stored.value()).unwrap_or(0)
+        };
+        let recovery_point = offset(options.recovery_point, &stored.recovery_point);
+        let log_start = offset(options.log_start, &stored.log_start);
+        let high_watermark = offset(options.high_watermark, &stored.high_watermark);
+
+        let config = options.config.clone();
+        let mut recovered = recover(device, &*context.clock, dir, &config, &report, recovery_point, i64::MAX)?;
+        let mut log_end = recovered.log_end();
+        if recovered.report.snapshot_offset.is_some_and(|used| used > log_end) {
+            // A snapshot of records that a crash took: begin again from one that the log bears out.
+            recovered = recover(device, &*context.clock, dir, &config, &report, recovery_point, log_end)?;
+            log_end = recovered.log_end();
+        }
+        if recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty()) {
+            restart_at(&mut recovered, log_start)?;
+            log_end = log_start;
+        }
+        let shared = assemble(context, dir, topic, partition, options, recovered);
+        shared.settle(log_start, high_watermark, log_end)?;
+        let mut shared = shared;
+        shared.report.duration_ms = (context.clock.monotonic_ns() - began_ns) as f64 / 1e6;
+        Ok(shared)
+    }
+
+    /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written.
+    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64) -> Result<()> {
+        let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
+        let log_start = log_start.max(first_base).min(log_end.max(first_base));
+        let batch = self.batch_base_at(log_start)?;
+        {
+            let mut state = self.state.lock();
+            (state.log_start, state.log_start_batch) = (log_start, batch);
+            let cut_end = state.epochs.truncate_from_end(log_end);
+            let cut_start = state.epochs.truncate_from_start(log_start);
+            state.epochs_dirty |= cut_end || cut_start;
+            let wanted = if state.follows_end { log_end } else { high_watermark };
+            state.txns.advance_high_watermark(log_start);
+            state.set_high_watermark(wanted);
+        }
+        self.upkeep()
+    }
+
+    /// Removes the snapshots in `offsets`.
+    pub(super) fn remove_snapshots(&self, offsets: impl Iterator<Item = i64>) -> Result<()> {
+        for offset in offsets {
+            self.device.remove(&self.dir.join(segment_file_name(offset, Kind::Snapshot)))?;
+        }
+        Ok(())
+    }
+}
+
+/// One pass of recovery over the directory.
+pub(super) fn recover<'a>(
+    device: &'a dyn Device,
+    clock: &'a dyn Clock,
+    dir: &'a Path,
+    config: &'a Config,
+    report: &OpenReport,
+    durable: i64,
+    limit: i64,
+) -> Result<Recovery<'a>> {
+    let layout = tidy(device, dir)?;
+    let mut report = report.clone();
+    let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
+    let mut recovery = Recovery {
+        device,
+        clock,
+        dir,
+        config,
+        clean: report.clean,
+        durable,
+        layout,
+        report,
+        epochs,
+        epochs_lost,
+        epochs_dirty: epochs_lost,
+        segments: BTreeMap::new(),
+        producers: ProducerTable::new(),
+        txns: OpenTxns::new(),
+        side_files: Vec::new(),
+        append_floor_ms: i64::MAX,
+    };
+    recovery.run(limit)?;
+    Ok(recovery)
+}
+
+fn load_epochs(device: &dyn Device, dir: &Path, report: &mut OpenReport) -> Result<(EpochCache, bool)> {
+    let path = dir.join(epoch_checkpoint::FILE_NAME);
+    let Some(bytes) = device.read_small(&path, 64 << 20)? else { return Ok((EpochCache::new(), false)) };
+    let parsed = epoch_checkpoint::parse(&bytes).map_err(|e| e.to_string());
+    match parsed.and_then(|entries| EpochCache::from_entries(entries).map_err(|e| e.to_string())) {
+        Ok(epochs) => Ok((epochs, false)),
+        Err(reason) => {
+            let aside = dir.join(format!("{}.unreadable-oncelog", epoch_checkpoint::FILE_NAME));
+            device.rename(&path, &aside)?;
+            report.repaired.push(format!("{}: {reason}; kept aside, epochs are taken from the batches", path.display()));
+            Ok((EpochCache::new(), true))
+        }
+    }
+}
+
+/// The log ends below its start: what is left of it is gone, only the producers are remembered.
+fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
+    for base in std::mem::take(&mut recovery.segments).into_keys() {
+        recovery.forget_segment(base, "lies below the log start")?;
+    }
+    recovery.epochs.clear();
+    recovery.epochs_dirty = true;
+    let segment = new_segment(recovery.device, recovery.clock, recovery.dir, recovery.config, offset)?;
+    recovery.segments.insert(offset, segment);
+    recovery.txns.clear();
+    Ok(())
+}
+
+/// An empty segment with its file.
+pub(super) fn new_segment(device: &dyn Device, clock: &dyn Clock, dir: &Path, config: &Config, base_offset: i64) -> Result<Segment> {
+    let file = device.open(&dir.join(segment_file_name(base_offset, Kind::Log)), OpenMode::Create)?;
+    device.sync_directory(dir)?;
+    let now_ms = clock.now_ms();
+    Ok(Segment {
+        base_offset,
+        file,
+        size: 0,
+        next_offset: base_offset,
+        index: SegmentIndex::new(base_offset, config),
+        aborted: Vec::new(),
+        first_batch_timestamp: None,
+        created_ms: now_ms,
+        grown_ms: now_ms,
+        damage: None,
+        persisted: true,
+    })
+}
+
+/// Staging that continues a segment of `size` bytes: its partial last block is read back.
+pub(super) fn staging_behind(segment: &Segment) -> Result<Staging> {
+    let start = segment.size - segment.size % BLOCK_BYTES as u64;
+    let mut carried = vec![0; (segment.size - start) as usize];
+    let got = segment.file.read(start, &mut carried)?;
+    if got < carried.len() {
+        return Err(Error::damaged(segment.file.path(), start + got as u64, segment.next_offset, "the file ends inside its data"));
+    }
+    Ok(Staging::new(start, &carried))
+}
+
+impl Recovery<'_> {
+    pub(super) fn log_end(&self) -> i64 {
+        self.segments.last_key_value().map_or(0, |(_, segment)| segment.next_offset)
+    }
+}
+
+fn assemble(context: &Context, dir: &Path, topic: &str, partition: i32, options: OpenOptions, recovered: Recovery<'_>) -> Shared {
+    let active = recovered.segments.last_key_value().expect("a log has a segment").1;
+    let log_end = active.next_offset;
+    let read_only = recovered.report.damage.first().cloned();
+    let staging = match staging_behind(active) {
+        Ok(staging) => staging,
+        Err(_) => Staging::new(0, &[]),
+    };
+    let newest_snapshot = recovered.layout.snapshots.iter().copied().filter(|o| *o <= log_end).max().unwrap_or(-1);
+    let state = State {
+        prepared: staging.start,
+        staging,
+        config: Arc::new(options.config),
+        log_start: 0,
+        log_start_batch: 0,
+        high_watermark: 0,
+        follows_end: options.high_watermark_follows_end,
+        epochs: recovered.epochs,
+        epochs_dirty: recovered.epochs_dirty,
+        producers: recovered.producers,
+        verifications: Verifications::new(),
+        txns: recovered.txns,
+        segments: recovered.segments,
+        spare: None,
+        spares_made: 0,
+        preparing: false,
+        progress: Progress {
+            accepted: 0,
+            written: 0,
+            durable: 0,
+            durable_wanted: 0,
+            durable_offset: log_end,
+            busy: false,
+            unsynced: false,
+            names_unsynced: false,
+            queue: VecDeque::new(),
+            wakers: Vec::new(),
+        },
+        side_files: recovered.side_files,
+        newest_snapshot,
+        doomed: Vec::new(),
+        latch: None,
+        read_only,
+        closed: false,
+        generation: 0,
+    };
+    Shared {
+        dir: dir.to_path_buf(),
+        topic: topic.to_string(),
+        partition,
+        device: context.device.clone(),
+        clock: context.clock.clone(),
+        checkpoints: context.checkpoints.clone(),
+        state: Mutex::new(state),
+        moved: Condvar::new(),
+        upkeep: Mutex::new(()),
+        report: recovered.report,
+        metrics: Metrics::default(),
+        driver: context.driver.clone(),
+    }
+}

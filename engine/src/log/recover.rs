@@ -1,0 +1,404 @@
+//! What the files of a log say: segments, indexes, epochs and producers, in one pass over what has to be read.
+//!
+//! Nothing on disk is believed over the log. The pass begins at the newest readable producer snapshot, or farther back
+//! where an index has to be rebuilt. A tail that was never promised is cut; damage below what was promised is left alone.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oncelog_device::{Clock, Device, DeviceFile, OpenMode};
+use oncelog_formats::BatchView;
+use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_formats::txn_index;
+use oncelog_snapshot::codec::{self, Loaded};
+use oncelog_snapshot::{AdmitOptions, Incoming, OpenTxns, Origin, ProducerTable, Verdict, absorb, admit};
+
+use super::layout::Layout;
+use super::state::{Segment, SideFile};
+use super::types::OpenReport;
+use crate::config::Config;
+use crate::epochs::EpochCache;
+use crate::error::{Damage, Result};
+use crate::index::{SegmentIndex};
+use crate::segment::incoming;
+use crate::segment::scan::{ScanEnd, Stop, scan};
+
+/// Everything that recovery works on and leaves behind.
+pub(super) struct Recovery<'a> {
+    pub device: &'a dyn Device,
+    pub clock: &'a dyn Clock,
+    pub dir: &'a Path,
+    pub config: &'a Config,
+    pub clean: bool,
+    /// Everything below was promised to be on disk.
+    pub durable: i64,
+    pub layout: Layout,
+    pub report: OpenReport,
+    pub epochs: EpochCache,
+    /// The epoch file was unreadable: epochs come from the batches alone.
+    pub epochs_lost: bool,
+    pub epochs_dirty: bool,
+    pub segments: BTreeMap<i64, Segment>,
+    pub producers: ProducerTable,
+    pub txns: OpenTxns,
+    pub side_files: Vec<SideFile>,
+    /// Append times of replayed batches lie between this and now.
+    pub append_floor_ms: i64,
+}
+
+/// A segment as it was found, before its batches are looked at.
+struct Opened {
+    base: i64,
+    next_base: Option<i64>,
+    file: Arc<dyn DeviceFile>,
+    length: u64,
+    index: Option<SegmentIndex>,
+    /// Offset that the stored, plausible index ends with.
+    index_end: Option<i64>,
+    aborted: Option<Vec<txn_index::AbortedTxn>>,
+    modified_ms: i64,
+}
+
+impl Recovery<'_> {
+    /// Reads the directory. `limit`: snapshots above it are not used. Answers the log end.
+    pub fn run(&mut self, limit: i64) -> Result<i64> {
+        let opened = self.open_segments()?;
+        let newest = self.load_snapshot(limit)?;
+        let suspicious = newest.as_ref().is_none_or(|(_, loaded)| {
+            loaded.table.iter().any(|(_, p)| p.coordinator_epoch >= 0 || p.txn_first_offset.is_some())
+        });
+        let needs = |o: &Opened| self.must_rebuild(o) || (o.aborted.is_none() && suspicious);
+        let first_rebuilt = opened.iter().find(|o| needs(o)).map(|o| o.base);
+        let rebuilt: Vec<bool> = opened.iter().map(needs).collect();
+        let start = match (newest, first_rebuilt) {
+            (Some((offset, loaded)), Some(base)) if offset > base => {
+                drop(loaded);
+                self.load_snapshot(base.min(limit))?
+            }
+            (newest, _) => newest,
+        };
+        let mut from = i64::MIN;
+        if let Some((offset, loaded)) = start {
+            from = offset;
+            self.report.snapshot_offset = Some(offset);
+            self.adopt(loaded);
+        }
+        let mut last_end = None;
+        for (opened, rebuild) in opened.into_iter().zip(rebuilt) {
+            let base = opened.base;
+            if last_end.is_some_and(|end| end > base) {
+                // A segment that begins below what was read before it holds nothing new.
+                self.forget_segment(base, "begins below the end of the segment before it")?;
+                continue;
+            }
+            self.check_gap(last_end, &opened)?;
+            self.snapshot_at(base, from)?;
+            let (segment, goes_on) = self.recover_segment(opened, rebuild, from)?;
+            last_end = Some(segment.next_offset);
+            self.segments.insert(base, segment);
+            if goes_on.is_break() {
+                break;
+            }
+        }
+        self.drop_segments_behind(last_end)?;
+        Ok(last_end.unwrap_or(0))
+    }
+
+    fn adopt(&mut self, loaded: Loaded) {
+        self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
+        self.producers = loaded.table;
+        let now_ms = self.clock.now_ms();
+        self.producers.expire(now_ms, self.config.producer_id_expiration_ms);
+        self.txns = OpenTxns::from_table(&self.producers);
+    }
+
+    fn path(&self, base: i64, kind: Kind) -> PathBuf {
+        self.dir.join(segment_file_name(base, kind))
+    }
+
+    fn open_segments(&mut self) -> Result<Vec<Opened>> {
+        let bases = self.layout.bases.clone();
+        let modified: BTreeMap<String, i64> = self.device.list(self.dir)?.into_iter().map(|e| (e.name, e.modified_ms)).collect();
+        let mut opened = Vec::with_capacity(bases.len());
+        for (i, &base) in bases.iter().enumerate() {
+            let file = self.device.open(&self.path(base, Kind::Log), OpenMode::Write)?;
+            if !self.clean {
+                // What a dead process wrote may not be on disk yet; it must be before anything follows from it.
+                file.sync()?;
+            }
+            let length = file.length()?;
+            let (index, index_end) = self.load_index(base, length, &*file)?;
+            let aborted = self.load_aborted(base)?;
+            let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(0);
+            opened.push(Opened { base, next_base: bases.get(i + 1).copied(), file, length, index, index_end, aborted, modified_ms });
+        }
+        Ok(opened)
+    }
+
+    /// The index as stored, if its last entry points where it says.
+    fn load_index(&mut self, base: i64, length: u64, file: &dyn DeviceFile) -> Result<(Option<SegmentIndex>, Option<i64>)> {
+        let limit = length.max(64 << 20);
+        let offsets = self.device.read_small(&self.path(base, Kind::OffsetIndex), limit)?;
+        let times = self.device.read_small(&self.path(base, Kind::TimeIndex), limit)?;
+        let (Some(offsets), Some(times)) = (offsets, times) else { return Ok((None, None)) };
+        let (index, findings) = SegmentIndex::from_bytes(base, self.config, &offsets, &times);
+        let mut walker = crate::segment::walk::Walker::new(file, length);
+        let mut sound = |entry: &oncelog_formats::offset_index::OffsetEntry| {
+            walker.proves(u64::from(entry.position), base, entry.offset).unwrap_or(false)
+        };
+        let entries = index.offset_entries();
+        let first_sound = entries.first().is_none_or(&mut sound);
+        let ordered = findings.iter().all(|f| f.partial_bytes == 0 && f.first_not_increasing.is_none() && f.first_out_of_range.is_none());
+        let index_end = entries.last().map(|e| e.offset).filter(|_| first_sound && ordered);
+        let usable = first_sound && findings.iter().all(|f| f.is_clean()) && entries.last().is_none_or(&mut sound);
+        if !usable {
+            self.report.repaired.push(format!("index of segment {base} is not what the log says: rebuilt"));
+        }
+        Ok((usable.then_some(index), index_end))
+    }
+
+    fn load_aborted(&mut self, base: i64) -> Result<Option<Vec<txn_index::AbortedTxn>>> {
+        let path = self.path(base, Kind::TxnIndex);
+        let Some(bytes) = self.device.read_small(&path, 1 << 30)? else { return Ok(None) };
+        match txn_index::decode_all(&bytes) {
+            Ok((entries, findings)) if findings.is_clean() && entries.iter().all(|e| e.last_offset >= base) => Ok(Some(entries)),
+            _ => {
+                self.report.repaired.push(format!("{}: unreadable, rebuilt", path.display()));
+                Ok(None)
+            }
+        }
+    }
+
+    fn must_rebuild(&self, opened: &Opened) -> bool {
+        let unsure = !self.clean && opened.next_base.is_none_or(|next| next > self.durable);
+        unsure || opened.index.is_none() || self.epochs_lost
+    }
+
+    /// The newest readable snapshot at or below `limit`. Unreadable ones are kept aside under another name.
+    fn load_snapshot(&mut self, limit: i64) -> Result<Option<(i64, Loaded)>> {
+        for offset in self.layout.snapshots.clone().into_iter().rev().filter(|o| *o <= limit) {
+            let path = self.path(offset, Kind::Snapshot);
+            let bytes = self.device.read_small(&path, super::describe::SNAPSHOT_LIMIT_BYTES)?.unwrap_or_default();
+            match codec::decode(&bytes) {
+                Ok(loaded) => return Ok(Some((offset, loaded))),
+                Err(reason) => {
+                    let aside = self.dir.join(format!("{}.unreadable-oncelog", segment_file_name(offset, Kind::Snapshot)));
+                    self.device.rename(&path, &aside)?;
+                    self.layout.snapshots.retain(|o| *o != offset);
+                    self.report.repaired.push(format!("{}: {reason}; kept aside, an older one is used", path.display()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Kafka's recovery leaves a snapshot at each base that it passes; where one is missing it is made again.
+    fn snapshot_at(&mut self, base: i64, from: i64) -> Result<()> {
+        let is_first = self.segments.is_empty();
+        if is_first || base <= from || self.layout.snapshots.contains(&base) {
+            return Ok(());
+        }
+        let meta = codec::SnapshotMeta { log_end_offset: base, durable_offset: base.min(self.durable), sealed: None, log_id: None };
+        self.side_files.push(SideFile { path: self.path(base, Kind::Snapshot), bytes: codec::encode(&self.producers, &meta) });
+        self.layout.snapshots.push(base);
+        self.layout.snapshots.sort_unstable();
+        Ok(())
+    }
+
+    /// Offsets between two segments that neither holds: did the leader or compaction leave them out, or are they lost?
+    fn check_gap(&mut self, last_end: Option<i64>, opened: &Opened) -> Result<()> {
+        let Some(end) = last_end.filter(|end| *end < opened.base) else { return Ok(()) };
+        let previous = *self.segments.last_key_value().expect("there is an end").0;
+        let sealed = self.sealed_before(opened.base)?;
+        let lost = match sealed {
+            Some(sealed) => sealed.base_offset != previous || sealed.next_offset != end,
+            None => self.layout.orphans.iter().any(|o| (end..opened.base).contains(o)),
+        };
+        if lost {
+            let path = self.path(end, Kind::Log);
+            let reason = format!("records {end} to {} are missing", opened.base - 1);
+            self.note_damage(Damage { path, position: 0, offset: end, reason });
+        }
+        Ok(())
+    }
+
+    /// What the snapshot at a roll remembers of the segment that it closed.
+    fn sealed_before(&self, base: i64) -> Result<Option<oncelog_formats::snapshot::SealedSegment>> {
+        let path = self.path(base, Kind::Snapshot);
+        let Some(bytes) = self.device.read_small(&path, super::describe::SNAPSHOT_LIMIT_BYTES)? else { return Ok(None) };
+        Ok(codec::decode(&bytes).ok().and_then(|l| l.meta).and_then(|m| m.sealed))
+    }
+
+    fn note_damage(&mut self, damage: Damage) {
+        tracing::error!(%damage, "damage below what was promised: the log is read-only around it");
+        self.report.damage.push(damage);
+    }
+
+    /// Reads what has to be read of one segment. Breaks if nothing behind it belongs to the log.
+    fn recover_segment(&mut self, mut opened: Opened, rebuild: bool, from: i64) -> Result<(Segment, ControlFlow<()>)> {
+        let base = opened.base;
+        let index = opened.index.take().filter(|_| !rebuild);
+        // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
+        let start = match &index {
+            Some(index) if from > base => {
+                let skip_to = if opened.next_base.is_some_and(|next| next <= from) { i64::MAX } else { from };
+                index.lookup_offset(skip_to)
+            }
+            _ => 0,
+        };
+        let mut segment = Segment {
+            base_offset: base,
+            file: opened.file.clone(),
+            size: 0,
+            next_offset: base,
+            index: index.unwrap_or_else(|| SegmentIndex::new(base, self.config)),
+            aborted: opened.aborted.take().filter(|_| !rebuild).unwrap_or_default(),
+            first_batch_timestamp: None,
+            created_ms: self.clock.now_ms(),
+            grown_ms: opened.modified_ms.min(self.clock.now_ms()),
+            damage: None,
+            persisted: !rebuild,
+        };
+        let file = opened.file.clone();
+        let end = scan(&*file, start, opened.length, base, |position, view| {
+            self.take_batch(&mut segment, position, &view, rebuild, from)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if start > 0 {
+            segment.first_batch_timestamp = first_timestamp(&*file, opened.length);
+        }
+        if rebuild && opened.next_base.is_some() {
+            let _ = segment.index.seal();
+        }
+        if !rebuild {
+            segment.index.restart_counter();
+        }
+        (segment.size, segment.next_offset) = (end.position, end.next_offset);
+        let goes_on = self.judge(&mut segment, &opened, end)?;
+        Ok((segment, goes_on))
+    }
+
+    fn take_batch(&mut self, segment: &mut Segment, position: u64, view: &BatchView<'_>, rebuild: bool, from: i64) -> Result<()> {
+        let header = view.header();
+        self.report.batches_scanned += 1;
+        self.report.bytes_scanned += header.size_bytes() as u64;
+        segment.first_batch_timestamp.get_or_insert(header.max_timestamp);
+        if rebuild {
+            segment.index_batch(position, header);
+            if header.partition_leader_epoch > self.epochs.latest().unwrap_or(-1) {
+                self.epochs_dirty |= self.epochs.assign(header.partition_leader_epoch, header.base_offset).unwrap_or(false);
+            }
+        } else {
+            segment.index.note_timestamp(header.max_timestamp, header.last_offset());
+        }
+        if header.last_offset() >= from && let Some(batch) = incoming(view)? {
+            self.report.batches_replayed += 1;
+            self.replay(segment, &batch, rebuild);
+        }
+        Ok(())
+    }
+
+    /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported.
+    fn replay(&mut self, segment: &mut Segment, batch: &Incoming, rebuild: bool) {
+        let now_ms = self.clock.now_ms();
+        let append_ms = if batch.max_timestamp < 0 { now_ms } else { batch.max_timestamp.clamp(self.append_floor_ms.min(now_ms), now_ms) };
+        let options = AdmitOptions {
+            origin: Origin::Replication,
+            verification_enabled: false,
+            txn_version: None,
+            guard: None,
+            now_ms: append_ms,
+        };
+        let stored = self.producers.get(batch.producer_id);
+        match admit(stored.as_ref(), None, None, batch, &options) {
+            Verdict::Append { entry, completed, started_txn, .. } => {
+                self.producers.put(batch.producer_id, entry);
+                if started_txn {
+                    self.txns.start(batch.producer_id, batch.first_offset);
+                }
+                if let Some(completed) = completed {
+                    let last_stable_offset = self.txns.complete(&completed);
+                    if rebuild && !completed.commit {
+                        segment.aborted.push(txn_index::AbortedTxn {
+                            producer_id: completed.producer_id,
+                            first_offset: completed.first_offset,
+                            last_offset: completed.last_offset,
+                            last_stable_offset,
+                        });
+                    }
+                }
+            }
+            Verdict::Refuse(refusal) => {
+                self.report.repaired.push(format!("offset {}: {refusal}; kept as it stands", batch.first_offset));
+                self.producers.put(batch.producer_id, absorb(stored.as_ref(), batch, append_ms));
+            }
+            Verdict::Duplicate(_) => {}
+        }
+    }
+
+    /// What lies behind the last good batch: nothing, a tail to cut, or damage.
+    fn judge(&mut self, segment: &mut Segment, opened: &Opened, end: ScanEnd) -> Result<ControlFlow<()>> {
+        let path = opened.file.path();
+        let known_end = opened.index_end.unwrap_or(i64::MIN);
+        let promised = if self.clean && opened.next_base.is_some() { i64::MAX } else { self.durable };
+        let reason = match &end.stop {
+            Stop::End if opened.next_base.is_some() && known_end >= end.next_offset => {
+                format!("the index knows offset {known_end}, the file ends before it")
+            }
+            Stop::End => return Ok(ControlFlow::Continue(())),
+            Stop::Zeroes => "zeroes".to_string(),
+            Stop::Broken(reason) => reason.clone(),
+        };
+        let damage = Damage { path, position: end.position, offset: end.next_offset, reason };
+        let complete = opened.next_base == Some(end.next_offset);
+        if !complete && end.next_offset < promised.min(opened.next_base.unwrap_or(i64::MAX)) {
+            if let Some(next) = opened.next_base {
+                segment.next_offset = next;
+            }
+            segment.damage = Some(damage.clone());
+            self.note_damage(damage);
+            return Ok(ControlFlow::Continue(()));
+        }
+        if end.stop == Stop::End {
+            return Ok(ControlFlow::Continue(()));
+        }
+        opened.file.set_length(end.position)?;
+        opened.file.sync()?;
+        if end.stop != Stop::Zeroes {
+            tracing::warn!(%damage, "torn tail cut off");
+            self.report.cut.push(damage);
+        }
+        Ok(if complete || opened.next_base.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
+    /// Segments behind one that had to be cut were never promised, and what they hold does not follow on.
+    fn drop_segments_behind(&mut self, last_end: Option<i64>) -> Result<()> {
+        let Some(end) = last_end else { return Ok(()) };
+        let last = *self.segments.last_key_value().expect("there is an end").0;
+        for base in self.layout.bases.clone().into_iter().filter(|b| *b > last) {
+            self.forget_segment(base, &format!("lies behind the cut at offset {end}"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_segment(&mut self, base: i64, reason: &str) -> Result<()> {
+        self.report.repaired.push(format!("segment {base} {reason}: set aside as .deleted"));
+        for kind in Kind::ALL {
+            let from = self.path(base, kind);
+            if self.device.length(&from)?.is_some() {
+                let to = self.dir.join(format!("{}.deleted", segment_file_name(base, kind)));
+                self.device.rename(&from, &to)?;
+            }
+        }
+        self.layout.snapshots.retain(|o| *o != base);
+        Ok(())
+    }
+}
+
+/// Largest timestamp of the first batch in the file.
+fn first_timestamp(file: &dyn DeviceFile, length: u64) -> Option<i64> {
+    let mut walker = crate::segment::walk::Walker::new(file, length);
+    walker.header(0).ok().flatten().map(|found| found.header.max_timestamp)
+}

@@ -1,0 +1,143 @@
+//! The log start moves up: by request, or because segments are removed (Kafka's three passes of `deleteOldSegments`).
+
+use super::Shared;
+use super::state::State;
+use crate::error::{Error, Result};
+use crate::segment::walk::Walker;
+
+impl Shared {
+    pub(crate) fn delete_records(&self, before: i64) -> Result<i64> {
+        let _one = self.upkeep.lock();
+        let offset = {
+            let state = self.state.lock();
+            state.check_writable()?;
+            let offset = if before == -1 { state.high_watermark } else { before };
+            if offset < 0 || offset > state.high_watermark {
+                return Err(Error::OffsetOutOfRange { offset: before, log_start_offset: state.log_start, limit: state.high_watermark });
+            }
+            if offset <= state.log_start {
+                return Ok(state.log_start);
+            }
+            offset
+        };
+        self.raise_log_start(offset)?;
+        self.store_log_start()?;
+        Ok(self.state.lock().log_start)
+    }
+
+    /// Moves the log start in memory. The caller stores it before anyone is told.
+    fn raise_log_start(&self, offset: i64) -> Result<()> {
+        let batch = self.batch_base_at(offset)?;
+        let mut state = self.state.lock();
+        if offset <= state.log_start {
+            return Ok(());
+        }
+        state.log_start = offset;
+        state.log_start_batch = batch;
+        if state.epochs.truncate_from_start(offset) {
+            state.epochs_dirty = true;
+        }
+        let high_watermark = state.high_watermark;
+        state.txns.advance_high_watermark(offset);
+        state.set_high_watermark(high_watermark);
+        Ok(())
+    }
+
+    /// Base offset of the batch that holds `offset`, or `offset` itself where none does.
+    pub(super) fn batch_base_at(&self, offset: i64) -> Result<i64> {
+        self.commit_all(super::types::Ack::Written)?;
+        let (file, size, hint) = {
+            let state = self.state.lock();
+            match state.segment_of(offset) {
+                Some(segment) => (segment.file.clone(), segment.size, segment.hint_for(offset)),
+                None => return Ok(offset),
+            }
+        };
+        let mut walker = Walker::new(&*file, size);
+        let from = if walker.proves(hint, i64::MIN, offset).unwrap_or(false) { hint } else { 0 };
+        match walker.find(from, offset) {
+            Ok(Some(found)) => Ok(found.header.base_offset.min(offset)),
+            Ok(None) | Err(Error::Damaged(_)) => Ok(offset),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn store_log_start(&self) -> Result<()> {
+        self.persist_epochs()?;
+        let mut offsets = self.checkpoint_offsets(&self.state.lock());
+        (offsets.recovery_point, offsets.high_watermark) = (None, None);
+        self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        Ok(())
+    }
+
+    pub(crate) fn apply_retention(&self) -> Result<Vec<i64>> {
+        let mut deleted = self.delete_while(|state, base, _| next_base(state, base).is_some_and(|next| next <= state.log_start))?;
+        let config = self.config();
+        if !config.cleanup_policy.deletes() {
+            return Ok(deleted);
+        }
+        if config.retention_bytes >= 0 {
+            let total: u64 = self.state.lock().segments.values().map(|s| s.size).sum();
+            let excess = total.saturating_sub(config.retention_bytes as u64);
+            deleted.extend(self.delete_while(|state, base, gone| excess > 0 && gone + state.segments[&base].size <= excess)?);
+        }
+        if config.retention_ms >= 0 {
+            let oldest = self.clock.now_ms().saturating_sub(config.retention_ms);
+            deleted.extend(self.delete_while(|state, base, _| state.segments[&base].retention_timestamp() < oldest)?);
+        }
+        Ok(deleted)
+    }
+
+    /// Removes segments from the oldest on while `may_go(state, base, bytes removed so far)` and the high watermark has
+    /// passed them. A last, empty segment stays; if all go, a new one is rolled first.
+    fn delete_while(&self, may_go: impl Fn(&State, i64, u64) -> bool) -> Result<Vec<i64>> {
+        let (bases, all) = {
+            let state = self.state.lock();
+            state.check_writable()?;
+            let bases = deletable(&state, &may_go);
+            (bases.clone(), bases.len() == state.segments.len())
+        };
+        if bases.is_empty() {
+            return Ok(bases);
+        }
+        if all {
+            self.roll()?;
+        }
+        let _one = self.upkeep.lock();
+        let new_start = {
+            let state = self.state.lock();
+            let last = bases[bases.len() - 1];
+            next_base(&state, last).unwrap_or(state.log_start)
+        };
+        self.raise_log_start(new_start)?;
+        let mut state = self.quiesce()?;
+        for base in &bases {
+            state.segments.remove(base);
+            self.doom(&mut state, *base)?;
+        }
+        self.device.sync_directory(&self.dir)?;
+        drop(state);
+        self.store_log_start()?;
+        Ok(bases)
+    }
+}
+
+fn next_base(state: &State, base: i64) -> Option<i64> {
+    state.segments.range(base + 1..).next().map(|(next, _)| *next)
+}
+
+fn deletable(state: &State, may_go: &impl Fn(&State, i64, u64) -> bool) -> Vec<i64> {
+    let mut bases = Vec::new();
+    let mut gone = 0;
+    for (base, segment) in &state.segments {
+        let next = next_base(state, *base);
+        let last_and_empty = next.is_none() && segment.size == 0;
+        let end = next.unwrap_or_else(|| state.log_end());
+        if state.high_watermark < end || last_and_empty || !may_go(state, *base, gone) {
+            break;
+        }
+        gone += segment.size;
+        bases.push(*base);
+    }
+    bases
+}

@@ -1,0 +1,277 @@
+//! What a log keeps in memory, under one short lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::Waker;
+
+use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceError, DeviceFile};
+use oncelog_formats::BatchHeader;
+use oncelog_formats::txn_index::AbortedTxn;
+use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
+
+use super::types::Ack;
+use crate::config::Config;
+use crate::epochs::EpochCache;
+use crate::error::{Damage, Error, Result};
+use crate::index::SegmentIndex;
+
+/// Kafka's recovery reads a batch header's first bytes behind the last batch: fewer zeroes than this and stale bytes
+/// of the next block could be taken for one.
+pub(crate) const GUARD_BYTES: usize = 64;
+
+/// One segment. `size` and `next_offset` include what is staged.
+pub(crate) struct Segment {
+    pub base_offset: i64,
+    pub file: Arc<dyn DeviceFile>,
+    pub size: u64,
+    pub next_offset: i64,
+    pub index: SegmentIndex,
+    pub aborted: Vec<AbortedTxn>,
+    /// Largest timestamp of the first batch: the clock of time-based rolling.
+    pub first_batch_timestamp: Option<i64>,
+    pub created_ms: i64,
+    /// When it last grew: stands in for timestamps in retention where records carry none.
+    pub grown_ms: i64,
+    /// Bytes that cannot be trusted, and everything behind them in this segment.
+    pub damage: Option<Damage>,
+    /// The side files on disk say what memory says.
+    pub persisted: bool,
+}
+
+impl Segment {
+    /// Counts a batch that starts at `position`; an index entry is made when one is due.
+    pub fn index_batch(&mut self, position: u64, header: &BatchHeader) -> bool {
+        self.index.append(position, header.size_bytes(), header.last_offset(), header.max_timestamp)
+    }
+
+    /// Where to begin to look for `offset`.
+    pub fn hint_for(&self, offset: i64) -> u64 {
+        self.index.lookup_offset(offset)
+    }
+
+    /// Largest record timestamp, or the time of the last growth where there is none.
+    pub fn retention_timestamp(&self) -> i64 {
+        match self.index.largest_timestamp() {
+            t if t >= 0 => t,
+            _ => self.grown_ms,
+        }
+    }
+}
+
+/// Bytes accepted and not yet handed to the device, all for the active segment.
+pub(crate) struct Staging {
+    /// File position of the buffer's first byte, a multiple of the block.
+    pub start: u64,
+    pub buffer: AlignedBuffer,
+    /// Bytes of batches in the buffer, the carried ones included.
+    pub length: usize,
+    /// Bytes at the front that an earlier group has written already.
+    pub carried: usize,
+    /// The spare file that becomes this segment, until the first group has renamed it.
+    pub birth: Option<Birth>,
+}
+
+/// A spare's way to a segment: the committer renames it before it writes.
+#[derive(Clone)]
+pub(crate) struct Birth {
+    pub from: PathBuf,
+    pub to: PathBuf,
+}
+
+impl Staging {
+    pub fn new(start: u64, carried: &[u8]) -> Self {
+        let mut buffer = AlignedBuffer::new(16 * BLOCK_BYTES);
+        buffer.as_mut_slice()[..carried.len()].copy_from_slice(carried);
+        Self { start, buffer, length: carried.len(), carried: carried.len(), birth: None }
+    }
+
+    pub fn pending_bytes(&self) -> usize {
+        self.length - self.carried
+    }
+
+    /// Room for `bytes` more and the zero guard behind them.
+    pub fn reserve(&mut self, bytes: usize) {
+        let need = padded_length(self.length + bytes);
+        if need > self.buffer.capacity_bytes() {
+            self.buffer.resize(need.next_power_of_two());
+        }
+    }
+
+    /// The next bytes to fill; they count at once.
+    pub fn extend(&mut self, bytes: usize) -> &mut [u8] {
+        let from = self.length;
+        self.length += bytes;
+        &mut self.buffer.as_mut_slice()[from..from + bytes]
+    }
+}
+
+/// Whole blocks that hold `length` bytes and enough zeroes behind them.
+pub(crate) fn padded_length(length: usize) -> usize {
+    (length + GUARD_BYTES).next_multiple_of(BLOCK_BYTES)
+}
+
+/// One write to the device: what was staged together.
+pub(crate) struct Group {
+    pub file: Arc<dyn DeviceFile>,
+    pub start: u64,
+    pub buffer: AlignedBuffer,
+    pub length: usize,
+    pub birth: Option<Birth>,
+    /// The segment ends here: cut to its data and sync.
+    pub seal_at: Option<u64>,
+    /// Everything up to this append is on the device when the group is.
+    pub number: u64,
+    pub end_offset: i64,
+}
+
+/// A file made ready to become the next segment.
+pub(crate) struct Spare {
+    pub file: Arc<dyn DeviceFile>,
+    pub path: PathBuf,
+    pub prepared: u64,
+}
+
+/// How far the device has come. Numbers count appends from 1.
+pub(crate) struct Progress {
+    pub accepted: u64,
+    pub written: u64,
+    pub durable: u64,
+    /// Somebody waits for this append to be durable.
+    pub durable_wanted: u64,
+    pub durable_offset: i64,
+    /// A group is on its way to the device.
+    pub busy: bool,
+    /// The active file has completed writes that no sync covers.
+    pub unsynced: bool,
+    /// Names were changed that no directory sync covers.
+    pub names_unsynced: bool,
+    pub queue: VecDeque<Group>,
+    pub wakers: Vec<Waker>,
+}
+
+/// Work left behind by a roll: files that hold what is already derivable from the log.
+pub(crate) struct SideFile {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+}
+
+/// See the module.
+pub(crate) struct State {
+    pub config: Arc<Config>,
+    pub log_start: i64,
+    /// Base offset of the batch that holds the log start: where an older open transaction is taken to begin.
+    pub log_start_batch: i64,
+    pub high_watermark: i64,
+    pub follows_end: bool,
+    pub epochs: EpochCache,
+    pub epochs_dirty: bool,
+    pub producers: ProducerTable,
+    pub verifications: Verifications,
+    pub txns: OpenTxns,
+    pub segments: BTreeMap<i64, Segment>,
+    pub staging: Staging,
+    /// Length of the active file whose blocks are written.
+    pub prepared: u64,
+    pub spare: Option<Spare>,
+    pub spares_made: u64,
+    /// Someone is preparing space outside the lock.
+    pub preparing: bool,
+    pub progress: Progress,
+    pub side_files: Vec<SideFile>,
+    pub newest_snapshot: i64,
+    /// Files renamed to `.deleted`, and when they may go.
+    pub doomed: Vec<(i64, PathBuf)>,
+    /// Set by the first failed write or sync.
+    pub latch: Option<Arc<DeviceError>>,
+    /// Damage that makes the log read-only.
+    pub read_only: Option<Damage>,
+    pub closed: bool,
+    /// Counts truncations, so that a read can tell that the ground moved under it.
+    pub generation: u64,
+}
+
+impl State {
+    pub fn active(&self) -> &Segment {
+        self.segments.last_key_value().expect("a log has a segment").1
+    }
+
+    pub fn active_mut(&mut self) -> &mut Segment {
+        self.segments.last_entry().expect("a log has a segment").into_mut()
+    }
+
+    pub fn log_end(&self) -> i64 {
+        self.active().next_offset
+    }
+
+    /// Refuses everything on a closed or latched log.
+    pub fn check_usable(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        match &self.latch {
+            Some(failure) => Err(Error::Storage(failure.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses changes on a damaged log too.
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_usable()?;
+        match &self.read_only {
+            Some(damage) => Err(Error::Damaged(Box::new(damage.clone()))),
+            None => Ok(()),
+        }
+    }
+
+    /// First offset of the earliest transaction that is open, or decided above the high watermark.
+    pub fn first_unstable(&self) -> Option<i64> {
+        let first = self.txns.first_unstable()?;
+        Some(if first < self.log_start { self.log_start_batch } else { first })
+    }
+
+    pub fn last_stable(&self) -> i64 {
+        match self.first_unstable() {
+            Some(offset) if offset < self.high_watermark => offset,
+            _ => self.high_watermark,
+        }
+    }
+
+    /// Moves the high watermark into the log's bounds and lets go of transactions decided below it.
+    pub fn set_high_watermark(&mut self, offset: i64) -> i64 {
+        self.high_watermark = offset.clamp(self.log_start, self.log_end().max(self.log_start));
+        self.txns.advance_high_watermark(self.high_watermark);
+        self.check_order();
+        self.high_watermark
+    }
+
+    /// The inequalities that hold between operations.
+    pub fn check_order(&self) {
+        debug_assert!(self.log_start <= self.high_watermark, "log start {} above the high watermark {}", self.log_start, self.high_watermark);
+        debug_assert!(self.high_watermark <= self.log_end(), "high watermark {} above the end {}", self.high_watermark, self.log_end());
+    }
+
+    /// The segment that holds `offset` or would: the last whose base is not above it.
+    pub fn segment_of(&self, offset: i64) -> Option<&Segment> {
+        self.segments.range(..=offset).next_back().map(|(_, s)| s)
+    }
+
+    /// Whether append number `number` is at the level.
+    pub fn reached(&self, number: u64, level: Ack) -> bool {
+        match level {
+            Ack::Accepted => true,
+            Ack::Written => self.progress.written >= number,
+            Ack::Durable => self.progress.durable >= number,
+        }
+    }
+
+    /// `flush_messages` records have come since the last sync.
+    pub fn flush_is_due(&self) -> bool {
+        self.log_end() - self.progress.durable_offset >= self.config.flush_messages
+    }
+
+    /// Bytes accepted and not yet on the device.
+    pub fn staged_bytes(&self) -> usize {
+        self.staging.pending_bytes() + self.progress.queue.iter().map(|g| g.length).sum::<usize>()
+    }
+}

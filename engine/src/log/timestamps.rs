@@ -1,0 +1,89 @@
+//! Offsets by time.
+
+use oncelog_formats::BatchView;
+
+use super::Shared;
+use crate::error::{Error, Result};
+use crate::segment::scan::scan;
+use crate::validate::DECODE_LIMIT_BYTES;
+
+/// The log end.
+const LATEST: i64 = -1;
+/// The log start.
+const EARLIEST: i64 = -2;
+/// The record with the largest timestamp.
+const LARGEST: i64 = -3;
+
+impl Shared {
+    pub(crate) fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>> {
+        self.commit_all(super::types::Ack::Written)?;
+        let state = self.state.lock();
+        state.check_usable()?;
+        match timestamp {
+            LATEST => return Ok(Some((state.log_end(), -1))),
+            EARLIEST => return Ok(Some((state.log_start, -1))),
+            _ => {}
+        }
+        let log_start = state.log_start;
+        let (segment, wanted) = if timestamp == LARGEST {
+            let mut best = state.segments.values().next().expect("a log has a segment");
+            for segment in state.segments.values() {
+                if segment.index.largest_timestamp() > best.index.largest_timestamp() {
+                    best = segment;
+                }
+            }
+            (best, best.index.largest_timestamp())
+        } else {
+            match state.segments.values().find(|s| s.index.largest_timestamp() >= timestamp) {
+                Some(segment) => (segment, timestamp),
+                None => return Ok(None),
+            }
+        };
+        let from = match timestamp {
+            LARGEST => segment.index.largest().map_or(0, |entry| segment.hint_for(entry.offset)),
+            _ => segment.hint_for(segment.index.lookup_timestamp(wanted).offset.max(log_start)),
+        };
+        let (file, size, base) = (segment.file.clone(), segment.size, segment.base_offset);
+        drop(state);
+        let exact = timestamp == LARGEST;
+        let first = if exact { i64::MIN } else { log_start };
+        match search(&*file, from, size, base, wanted, first, exact)? {
+            None if from > 0 => search(&*file, 0, size, base, wanted, first, exact),
+            found => Ok(found),
+        }
+    }
+}
+
+/// The first record at or above `log_start` whose timestamp is at or behind `wanted`; with `exact` in the first batch
+/// whose largest timestamp is `wanted`.
+fn search(
+    file: &dyn oncelog_device::DeviceFile,
+    from: u64,
+    size: u64,
+    base_offset: i64,
+    wanted: i64,
+    log_start: i64,
+    exact: bool,
+) -> Result<Option<(i64, i64)>> {
+    let mut found = None;
+    scan(file, from, size, base_offset, |position, view| {
+        let largest = view.header().max_timestamp;
+        if found.is_none() && if exact { largest == wanted } else { largest >= wanted } {
+            found = first_record(&view, wanted, log_start)
+                .map_err(|reason| Error::damaged(file.path(), position, view.header().base_offset, reason))?;
+        }
+        Ok(if found.is_some() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
+}
+
+fn first_record(view: &BatchView<'_>, wanted: i64, log_start: i64) -> std::result::Result<Option<(i64, i64)>, String> {
+    let records = view.decode(DECODE_LIMIT_BYTES).map_err(|e| e.to_string())?;
+    for record in records.records() {
+        let record = record.map_err(|e| e.to_string())?;
+        if record.timestamp >= wanted && record.offset >= log_start {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
+}

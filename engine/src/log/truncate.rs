@@ -1,0 +1,162 @@
+//! Truncate: cut the files, then let memory follow by the same pass that opens a log.
+//!
+//! Rewinding producers, indexes and epochs in memory was not chosen: there would be two ways to the same state, and the
+//! second one would be exercised only by replicas that diverge.
+
+use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_snapshot::{OpenTxns, ProducerTable};
+use parking_lot::MutexGuard;
+use std::collections::BTreeMap;
+
+use super::Shared;
+use super::open::{new_segment, recover, staging_behind};
+use super::state::{Segment, State};
+use super::types::OpenReport;
+use super::upkeep::latch;
+use crate::checkpoints::Offsets;
+use crate::error::{Error, Result};
+use crate::segment::walk::Walker;
+
+impl Shared {
+    pub(crate) fn truncate_to(&self, offset: i64) -> Result<i64> {
+        if offset < 0 {
+            return Err(Error::InvalidRequest(format!("cannot truncate to the negative offset {offset}")));
+        }
+        self.upkeep()?;
+        let _one = self.upkeep.lock();
+        let mut state = self.quiesce()?;
+        state.check_writable()?;
+        let end = state.log_end();
+        if offset >= end {
+            state.epochs_dirty |= state.epochs.truncate_from_end(end);
+            drop(state);
+            self.persist_epochs()?;
+            return Ok(end);
+        }
+        if offset < *state.segments.first_key_value().expect("a log has a segment").0 {
+            return self.start_again_at(state, offset, offset);
+        }
+        self.lower_recovery_point(&state, offset)?;
+        if let Err(error) = self.cut_files(&mut state, offset) {
+            return Err(give_up(&mut state, error));
+        }
+        let config = state.config.clone();
+        let clean = OpenReport { clean: true, ..OpenReport::default() };
+        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, offset, offset);
+        let recovered = recovered.map_err(|error| give_up(&mut state, error))?;
+        state.producers = recovered.producers;
+        state.txns = recovered.txns;
+        state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
+        state.side_files = recovered.side_files;
+        let segments = recovered.segments;
+        self.stand_on(&mut state, segments, offset)?;
+        state.epochs_dirty |= state.epochs.truncate_from_end(offset);
+        if state.log_start > offset {
+            (state.log_start, state.log_start_batch) = (offset, offset);
+        }
+        let high_watermark = state.high_watermark;
+        state.set_high_watermark(high_watermark);
+        drop(state);
+        self.store_after_truncation(offset)
+    }
+
+    pub(crate) fn truncate_fully_and_start_at(&self, offset: i64, log_start: Option<i64>) -> Result<i64> {
+        let log_start = log_start.unwrap_or(offset);
+        if offset < 0 || log_start < 0 || log_start > offset {
+            return Err(Error::InvalidRequest(format!("cannot start at offset {offset} with log start {log_start}")));
+        }
+        self.upkeep()?;
+        let _one = self.upkeep.lock();
+        let state = self.quiesce()?;
+        state.check_usable()?;
+        self.start_again_at(state, offset, log_start)
+    }
+
+    fn start_again_at(&self, mut state: MutexGuard<'_, State>, offset: i64, log_start: i64) -> Result<i64> {
+        self.lower_recovery_point(&state, offset)?;
+        let bases: Vec<i64> = state.segments.keys().copied().collect();
+        for base in bases {
+            if let Err(error) = self.doom(&mut state, base) {
+                return Err(give_up(&mut state, error));
+            }
+        }
+        self.drop_snapshots_above(-1)?;
+        let config = state.config.clone();
+        let segment = new_segment(&*self.device, &*self.clock, &self.dir, &config, offset);
+        let segment = segment.map_err(|error| give_up(&mut state, error))?;
+        state.producers = ProducerTable::new();
+        state.txns = OpenTxns::new();
+        state.epochs.clear();
+        state.epochs_dirty = true;
+        state.newest_snapshot = -1;
+        state.read_only = None;
+        self.stand_on(&mut state, BTreeMap::from([(offset, segment)]), offset)?;
+        (state.log_start, state.log_start_batch) = (log_start, log_start);
+        state.set_high_watermark(offset);
+        drop(state);
+        self.store_after_truncation(offset)
+    }
+
+    /// No later crash may take what comes now for something that was synced already.
+    fn lower_recovery_point(&self, state: &State, offset: i64) -> Result<()> {
+        let offsets = Offsets { recovery_point: Some(offset.min(state.progress.durable_offset)), ..Offsets::default() };
+        self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        Ok(())
+    }
+
+    fn cut_files(&self, state: &mut State, offset: i64) -> Result<()> {
+        let above: Vec<i64> = state.segments.range(offset + 1..).map(|(base, _)| *base).collect();
+        for base in above {
+            self.doom(state, base)?;
+            state.segments.remove(&base);
+        }
+        self.drop_snapshots_above(offset)?;
+        let segment = state.active();
+        let mut walker = Walker::new(&*segment.file, segment.size);
+        let position = walker.find(0, offset)?.map_or(segment.size, |found| found.position);
+        let base = segment.base_offset;
+        for kind in [Kind::OffsetIndex, Kind::TimeIndex, Kind::TxnIndex] {
+            self.device.remove(&self.dir.join(segment_file_name(base, kind)))?;
+        }
+        segment.file.set_length(position)?;
+        segment.file.sync()?;
+        self.device.sync_directory(&self.dir)?;
+        Ok(())
+    }
+
+    fn drop_snapshots_above(&self, offset: i64) -> Result<()> {
+        let layout = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+        self.remove_snapshots(layout.into_iter().filter(|o| *o > offset))
+    }
+
+    /// Memory stands on these segments, with nothing staged, ending at `end`.
+    fn stand_on(&self, state: &mut State, segments: BTreeMap<i64, Segment>, end: i64) -> Result<()> {
+        state.segments = segments;
+        state.active_mut().next_offset = end;
+        state.staging = staging_behind(state.active())?;
+        state.prepared = state.staging.start;
+        state.progress.durable_offset = end;
+        state.progress.unsynced = false;
+        state.generation += 1;
+        Ok(())
+    }
+
+    fn store_after_truncation(&self, offset: i64) -> Result<i64> {
+        self.persist_epochs()?;
+        let mut offsets = self.checkpoint_offsets(&self.state.lock());
+        offsets.high_watermark = None;
+        self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        Ok(offset)
+    }
+}
+
+/// Half a truncation on disk is for the next opening to finish: nothing goes on until then.
+fn give_up(state: &mut State, error: Error) -> Error {
+    match &error {
+        Error::Device(failure) | Error::StorageFull(failure) | Error::Storage(failure) => latch(state, (**failure).clone()),
+        _ => {
+            state.closed = true;
+            error
+        }
+    }
+}

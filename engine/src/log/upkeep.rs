@@ -1,0 +1,248 @@
+//! Background work as steps that someone drives: side files, checkpoints, space, files that may go.
+//!
+//! Side files (indexes, snapshots, leader epochs) hold nothing that the log does not say, so they are written behind the
+//! append and may be tried again. One order matters: the recovery point in its checkpoint file never passes a segment
+//! whose side files are not on disk, because Kafka trusts everything below it.
+
+use std::path::PathBuf;
+
+use oncelog_formats::file_name::{Kind, Suffix, segment_file_name};
+use oncelog_formats::{epoch_checkpoint, txn_index};
+
+use super::Shared;
+use super::roll::Need;
+use super::state::{SideFile, State, padded_length};
+use super::types::Ack;
+use crate::checkpoints::Offsets;
+use crate::error::Result;
+
+impl Shared {
+    /// One step of everything that is due.
+    pub(crate) fn drive(&self) -> Result<()> {
+        let (staged, lag) = {
+            let state = self.state.lock();
+            if state.closed || state.latch.is_some() {
+                return Ok(());
+            }
+            (state.staged_bytes() > 0 || state.staging.birth.is_some(), state.progress.durable_wanted > state.progress.durable)
+        };
+        if staged || lag {
+            self.commit_all(if lag { Ack::Durable } else { Ack::Written })?;
+        }
+        self.prepare_ahead()?;
+        self.upkeep()
+    }
+
+    /// Keeps space ready before an append asks for it; a full disk is no error here.
+    fn prepare_ahead(&self) -> Result<()> {
+        let state = self.state.lock();
+        if state.preparing || state.active().size == 0 || state.read_only.is_some() {
+            return Ok(());
+        }
+        let size = state.active().size;
+        let ahead = padded_length(64 << 10) as u64;
+        let full = state.config.segment_bytes as u64;
+        let need = if state.prepared < (size + ahead).min(full) {
+            Need::Active((size + ahead).min(full))
+        } else if state.spare.is_none() && size > full / 2 {
+            Need::Spare(ahead.min(full))
+        } else {
+            return Ok(());
+        };
+        match self.make_space(state, need) {
+            Ok(state) => drop(state),
+            Err(error) if error.is_full() => tracing::warn!(%error, "no space to prepare ahead"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Writes side files that are due and removes files whose time has come.
+    pub(crate) fn upkeep(&self) -> Result<()> {
+        let _one = self.upkeep.lock();
+        self.write_side_files()?;
+        self.remove_doomed()
+    }
+
+    /// With the upkeep lock held.
+    fn write_side_files(&self) -> Result<()> {
+        let files = {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Ok(());
+            }
+            std::mem::take(&mut state.side_files)
+        };
+        let mut left = files.into_iter();
+        while let Some(file) = left.next() {
+            if let Err(failure) = self.device.write_small(&file.path, &file.bytes) {
+                let mut state = self.state.lock();
+                state.side_files.push(file);
+                state.side_files.extend(left);
+                return Err(failure.into());
+            }
+        }
+        self.persist_sealed()?;
+        self.persist_epochs()
+    }
+
+    /// Indexes of every sealed segment that are not on disk yet.
+    fn persist_sealed(&self) -> Result<()> {
+        loop {
+            let (base, files) = {
+                let state = self.state.lock();
+                let active = state.active().base_offset;
+                let Some(segment) = state.segments.range(..active).map(|(_, s)| s).find(|s| !s.persisted && s.damage.is_none()) else {
+                    return Ok(());
+                };
+                (segment.base_offset, self.index_files(&state, segment.base_offset))
+            };
+            for file in files {
+                self.device.write_small(&file.path, &file.bytes)?;
+            }
+            if let Some(segment) = self.state.lock().segments.get_mut(&base) {
+                segment.persisted = true;
+            }
+        }
+    }
+
+    /// The index files of a segment as memory says they are.
+    pub(super) fn index_files(&self, state: &State, base_offset: i64) -> Vec<SideFile> {
+        let segment = &state.segments[&base_offset];
+        let path = |kind| self.dir.join(segment_file_name(base_offset, kind));
+        let [offsets, times] = segment.index.encode().expect("entries fit the segment");
+        let mut files = vec![
+            SideFile { path: path(Kind::OffsetIndex), bytes: offsets },
+            SideFile { path: path(Kind::TimeIndex), bytes: times },
+        ];
+        if !segment.aborted.is_empty() {
+            files.push(SideFile { path: path(Kind::TxnIndex), bytes: txn_index::encode_all(&segment.aborted) });
+        }
+        files
+    }
+
+    pub(super) fn persist_epochs(&self) -> Result<()> {
+        let text = {
+            let mut state = self.state.lock();
+            if !std::mem::take(&mut state.epochs_dirty) {
+                return Ok(());
+            }
+            epoch_checkpoint::format(state.epochs.entries())
+        };
+        let path = self.dir.join(epoch_checkpoint::FILE_NAME);
+        self.device.write_small(&path, text.as_bytes()).inspect_err(|_| self.state.lock().epochs_dirty = true)?;
+        Ok(())
+    }
+
+    fn remove_doomed(&self) -> Result<()> {
+        let now_ms = self.clock.now_ms();
+        let due: Vec<PathBuf> = {
+            let mut state = self.state.lock();
+            let (due, later) = std::mem::take(&mut state.doomed).into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
+            state.doomed = later;
+            due.into_iter().map(|(_, path)| path).collect()
+        };
+        for path in due {
+            self.device.remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a segment's files out of the log: renamed now, removed later.
+    pub(super) fn doom(&self, state: &mut State, base_offset: i64) -> Result<()> {
+        let at_ms = self.clock.now_ms().saturating_add(state.config.file_delete_delay_ms);
+        for kind in Kind::ALL {
+            let name = segment_file_name(base_offset, kind);
+            let (from, to) = (self.dir.join(&name), self.dir.join(format!("{name}{}", Suffix::Deleted.text())));
+            if self.device.length(&from)?.is_some() {
+                self.device.rename(&from, &to)?;
+                state.doomed.push((at_ms, to));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything durable, side files written, then the three checkpoint files. Answers the recovery point.
+    pub(crate) fn checkpoint(&self) -> Result<i64> {
+        self.commit_all(Ack::Durable)?;
+        let _one = self.upkeep.lock();
+        self.write_side_files()?;
+        let offsets = {
+            let state = self.state.lock();
+            state.check_usable()?;
+            self.checkpoint_offsets(&state)
+        };
+        self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        Ok(offsets.recovery_point.unwrap_or(0))
+    }
+
+    pub(super) fn checkpoint_offsets(&self, state: &State) -> Offsets {
+        let first_base = *state.segments.first_key_value().expect("a log has a segment").0;
+        Offsets {
+            recovery_point: Some(state.progress.durable_offset),
+            log_start: Some((state.log_start, state.log_start > first_base)),
+            high_watermark: Some(state.high_watermark),
+        }
+    }
+
+    /// A producer snapshot at the log end.
+    pub(crate) fn take_snapshot(&self) -> Result<i64> {
+        self.commit_all(Ack::Durable)?;
+        let _one = self.upkeep.lock();
+        self.write_side_files()?;
+        let file = {
+            let mut state = self.state.lock();
+            state.check_usable()?;
+            let end = state.log_end();
+            if end <= state.newest_snapshot || end == 0 {
+                return Ok(state.newest_snapshot);
+            }
+            state.newest_snapshot = end;
+            state.snapshot_file(self, None)
+        };
+        self.device.write_small(&file.path, &file.bytes)?;
+        Ok(self.state.lock().newest_snapshot)
+    }
+
+    /// Clean close: everything durable, snapshot at the end, files trimmed to their data, side files written.
+    pub(crate) fn close(&self) -> Result<Offsets> {
+        {
+            let state = self.state.lock();
+            state.check_usable()?;
+            if state.read_only.is_some() {
+                let offsets = self.checkpoint_offsets(&state);
+                drop(state);
+                self.state.lock().closed = true;
+                return Ok(Offsets { recovery_point: None, ..offsets });
+            }
+        }
+        self.take_snapshot()?;
+        let mut state = self.quiesce()?;
+        let (file, size, base) = (state.active().file.clone(), state.active().size, state.active().base_offset);
+        let _ = state.active_mut().index.seal();
+        let files = self.index_files(&state, base);
+        file.set_length(size).and_then(|()| file.sync()).map_err(|e| latch(&mut state, e))?;
+        if let Some(spare) = state.spare.take() {
+            self.device.remove(&spare.path)?;
+        }
+        for file in files {
+            self.device.write_small(&file.path, &file.bytes)?;
+        }
+        for (_, path) in std::mem::take(&mut state.doomed) {
+            self.device.remove(&path)?;
+        }
+        drop(state);
+        self.persist_epochs()?;
+        self.device.sync_directory(&self.dir)?;
+        let mut state = self.state.lock();
+        state.closed = true;
+        Ok(self.checkpoint_offsets(&state))
+    }
+}
+
+/// The first failed write or sync: nothing is acknowledged behind it.
+pub(super) fn latch(state: &mut State, failure: oncelog_device::DeviceError) -> crate::error::Error {
+    let failure = std::sync::Arc::new(failure);
+    state.latch.get_or_insert_with(|| failure.clone());
+    crate::error::Error::Storage(failure)
+}

@@ -1,0 +1,91 @@
+//! Steps from batch to batch by their headers alone, to find an offset or a position in a segment.
+
+use oncelog_device::DeviceFile;
+use oncelog_formats::BatchHeader;
+use oncelog_formats::batch::HEADER_BYTES;
+
+use crate::error::{Error, Result};
+
+/// How many bytes one read asks for: about what lies between two index entries.
+const CHUNK_BYTES: usize = 8 << 10;
+
+/// A batch and where it starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub position: u64,
+    pub header: BatchHeader,
+}
+
+/// See the module.
+pub(crate) struct Walker<'a> {
+    file: &'a dyn DeviceFile,
+    size: u64,
+    start: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Walker<'a> {
+    /// Over the first `size` bytes of `file`.
+    pub fn new(file: &'a dyn DeviceFile, size: u64) -> Self {
+        Self { file, size, start: 0, buffer: Vec::new() }
+    }
+
+    /// The batch at `position`, `None` at the end.
+    pub fn header(&mut self, position: u64) -> Result<Option<Found>> {
+        if position >= self.size {
+            return Ok(None);
+        }
+        let held = self.start..self.start + self.buffer.len() as u64;
+        if !(held.contains(&position) && position + HEADER_BYTES as u64 <= held.end) {
+            self.buffer.resize(CHUNK_BYTES.min((self.size - position) as usize), 0);
+            let got = self.file.read(position, &mut self.buffer)?;
+            self.buffer.truncate(got);
+            self.start = position;
+        }
+        let bytes = &self.buffer[(position - self.start) as usize..];
+        let damaged = |reason: String| Error::damaged(self.file.path(), position, -1, reason);
+        let header = BatchHeader::parse(bytes).map_err(|e| damaged(e.to_string()))?;
+        if position + header.size_bytes() as u64 > self.size {
+            return Err(damaged(format!("a batch of {} bytes does not end in the segment", header.size_bytes())));
+        }
+        Ok(Some(Found { position, header }))
+    }
+
+    /// The first batch at or behind `position` whose last offset is not below `offset`.
+    pub fn find(&mut self, position: u64, offset: i64) -> Result<Option<Found>> {
+        let mut at = position;
+        while let Some(found) = self.header(at)? {
+            if found.header.last_offset() >= offset {
+                return Ok(Some(found));
+            }
+            at += found.header.size_bytes() as u64;
+        }
+        Ok(None)
+    }
+
+    /// Where the batch that holds `offset` starts, or the next one, or the segment ends; from `first` on and not farther
+    /// than the first batch behind `far`.
+    pub fn position_of(&mut self, first: Found, offset: i64, far: u64) -> Result<u64> {
+        let mut at = first.position;
+        while let Some(found) = self.header(at)? {
+            if found.header.last_offset() >= offset || at > far {
+                return Ok(at);
+            }
+            at += found.header.size_bytes() as u64;
+        }
+        Ok(at)
+    }
+
+    /// Whether a whole, undamaged batch of this segment stands at `position` that does not lie above `offset`: then
+    /// nothing at or above `offset` lies before it.
+    pub fn proves(&mut self, position: u64, base_offset: i64, offset: i64) -> Result<bool> {
+        let Some(found) = self.header(position)? else { return Ok(false) };
+        if found.header.base_offset < base_offset || found.header.last_offset() > offset {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; found.header.size_bytes()];
+        let got = self.file.read(position, &mut bytes)?;
+        bytes.truncate(got);
+        Ok(oncelog_formats::BatchView::new(&bytes).is_ok_and(|view| view.is_valid()))
+    }
+}

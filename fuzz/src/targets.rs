@@ -1,0 +1,72 @@
+//! What each decoder promises, as checks on any input.
+//!
+//! A check answers whether the input decoded, or what promise broke. A panic breaks one too; the runner sees to that.
+
+mod batch;
+mod files;
+
+/// Whether the input decoded, or what is wrong with the decoder.
+pub type Outcome = Result<bool, String>;
+
+/// One decoder.
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The promises.
+    pub check: fn(&[u8]) -> Outcome,
+    /// Makes the checksums of an injured input right again, so that the injury itself is decoded.
+    pub repair: fn(&mut [u8]),
+}
+
+impl Target {
+    const fn plain(name: &'static str, check: fn(&[u8]) -> Outcome) -> Self {
+        Self {
+            name,
+            check,
+            repair: |_| {},
+        }
+    }
+}
+
+/// All of them.
+pub const ALL: [Target; 13] = [
+    Target {
+        name: "batch",
+        check: batch::batches,
+        repair: batch::repair,
+    },
+    Target::plain("control", batch::control),
+    Target::plain("codecs", batch::codecs),
+    Target::plain("varint", batch::varint),
+    Target::plain("offset_index", files::offset_index),
+    Target::plain("time_index", files::time_index),
+    Target::plain("txn_index", files::txn_index),
+    Target {
+        name: "snapshot",
+        check: files::snapshot,
+        repair: files::repair_snapshot,
+    },
+    Target::plain("epoch_checkpoint", files::epoch_checkpoint),
+    Target::plain("checkpoint", files::checkpoint),
+    Target::plain("partition_metadata", files::partition_metadata),
+    Target::plain("clean_shutdown", files::clean_shutdown),
+    Target::plain("file_name", files::file_name),
+];
+
+/// `Err` with both sides unless they are equal.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T, found: &T) -> Result<(), String> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(format!("{what}: expected {expected:?}, found {found:?}"))
+    }
+}
+
+/// `Err` unless it holds.
+fn holds(what: &str, condition: bool) -> Result<(), String> {
+    if condition {
+        Ok(())
+    } else {
+        Err(what.to_owned())
+    }
+}

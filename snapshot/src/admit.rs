@@ -1,0 +1,352 @@
+//! The verdict: may this batch be appended, is it a repetition, or is it refused?
+//!
+//! Pure, so that it can be held against Kafka's answers row by row (`testdata/kafka/producer-vectors.tsv`; rule numbers P,
+//! E and V below are those of the page beside it). The rules stand in the order in which Kafka asks them, since the first
+//! one that applies names the error.
+
+use oncelog_formats::num::sequence_add;
+
+use crate::producer::{BatchMeta, NO_EPOCH, ProducerEntry, batch_meta};
+use crate::refusal::{Refusal, TxnStateConflict};
+use crate::verification::Verification;
+
+/// From this transaction version on every marker raises the producer's epoch.
+const EPOCH_BUMP_VERSION: i16 = 2;
+
+/// Who appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer; the only one whose sequences are checked.
+    Client,
+    /// A group or transaction coordinator.
+    Coordinator,
+    /// The leader of a Raft log.
+    RaftLeader,
+    /// A copy of what a leader took: followers, recovery, rebuilding. Hardly anything is refused.
+    Replication,
+}
+
+/// What a control batch of a producer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// The transaction ends here.
+    EndTxn {
+        /// Committed, else aborted.
+        commit: bool,
+        /// Epoch of the coordinator that wrote it.
+        coordinator_epoch: i32,
+        /// Timestamp of the marker's record in ms.
+        timestamp: i64,
+    },
+    /// Compaction took the record; the whole transaction is gone from the log.
+    Empty,
+    /// Another type of control record.
+    Other,
+}
+
+/// A batch with a producer id, as far as the verdict needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incoming {
+    /// The producer; at least 0.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of the first record, -1 without.
+    pub base_sequence: i32,
+    /// Sequence of the last record, -1 without.
+    pub last_sequence: i32,
+    /// Offset that the first record gets.
+    pub first_offset: i64,
+    /// Offset that the last record gets.
+    pub last_offset: i64,
+    /// The batch's maximum timestamp in ms.
+    pub max_timestamp: i64,
+    /// The transactional bit.
+    pub transactional: bool,
+    /// Set for a control batch.
+    pub marker: Option<Marker>,
+}
+
+/// What else the verdict depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmitOptions {
+    /// Who appends.
+    pub origin: Origin,
+    /// Whether transactional batches need a guard.
+    pub verification_enabled: bool,
+    /// Version of the transaction that a marker ends; unknown for other batches and in replication.
+    pub txn_version: Option<i16>,
+    /// The guard presented.
+    pub guard: Option<u64>,
+    /// Our clock in ms.
+    pub now_ms: i64,
+}
+
+/// A transaction that a marker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompletedTxn {
+    /// The producer.
+    pub producer_id: i64,
+    /// Offset of its first record.
+    pub first_offset: i64,
+    /// Offset of the marker.
+    pub last_offset: i64,
+    /// Committed, else aborted.
+    pub commit: bool,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per batch and taken apart at once; a box would allocate"
+)]
+pub enum Verdict {
+    /// To be appended; what follows from it holds once the bytes are written.
+    Append {
+        /// The producer's new entry, whole.
+        entry: ProducerEntry,
+        /// The transaction that ends here.
+        completed: Option<CompletedTxn>,
+        /// Whether a transaction starts at the batch's first offset.
+        started_txn: bool,
+        /// Whether the verification entry has served its purpose.
+        clears_verification: bool,
+    },
+    /// A repetition of this remembered batch; nothing may be written of the whole append.
+    Duplicate(BatchMeta),
+    /// Refused; nothing may be written of the whole append.
+    Refuse(Refusal),
+}
+
+/// Judges one batch.
+///
+/// `stored` is the producer's entry before this append, `working` the one that an earlier batch of the same append led
+/// to (none for the first batch), `verification` what is pending for the producer. Batches without a producer id are not
+/// asked about here. Rules of form (sequences below 0, control batches of clients) are the validator's, not asked here.
+pub fn admit(
+    stored: Option<&ProducerEntry>,
+    working: Option<&ProducerEntry>,
+    verification: Option<&Verification>,
+    batch: &Incoming,
+    options: &AdmitOptions,
+) -> Verdict {
+    if options.origin == Origin::Client
+        && let Some(duplicate) = stored.and_then(|entry| {
+            entry.find_batch(batch.epoch, batch.base_sequence, batch.last_sequence)
+        })
+    {
+        return Verdict::Duplicate(*duplicate); // P1
+    }
+    let stored = stored.copied().unwrap_or_default();
+    let current = working.copied().unwrap_or(stored);
+    let question = Question {
+        stored: &stored,
+        current: &current,
+        verification,
+        batch,
+        options,
+    };
+    match question.check() {
+        Ok(()) => question.append(),
+        Err(refusal) => Verdict::Refuse(refusal),
+    }
+}
+
+/// The entry after a batch that stands in the log whatever the rules say: what replication of a refused batch would
+/// have led to. A log that holds such a batch must still open; the caller reports it.
+pub fn absorb(current: Option<&ProducerEntry>, batch: &Incoming, now_ms: i64) -> ProducerEntry {
+    let mut entry = current.copied().unwrap_or_default();
+    entry.last_append_ms = now_ms;
+    match batch.marker {
+        None => {
+            entry.set_epoch(batch.epoch);
+            let (first, last) = (batch.first_offset, batch.last_offset);
+            entry.push_batch(batch_meta(
+                batch.last_sequence,
+                first,
+                last,
+                batch.max_timestamp,
+            ));
+            entry.last_timestamp = batch.max_timestamp;
+            if batch.transactional && entry.txn_first_offset.is_none() {
+                entry.txn_first_offset = Some(first);
+            }
+        }
+        Some(Marker::EndTxn {
+            coordinator_epoch,
+            timestamp,
+            ..
+        }) => {
+            entry.set_epoch(batch.epoch);
+            entry.coordinator_epoch = coordinator_epoch;
+            entry.last_timestamp = timestamp;
+            entry.txn_first_offset = None;
+        }
+        // Kafka registers the producer and leaves everything else, the epoch too, as it is.
+        Some(Marker::Empty | Marker::Other) => {}
+    }
+    entry
+}
+
+struct Question<'a> {
+    /// Before the append.
+    stored: &'a ProducerEntry,
+    /// Before the batch.
+    current: &'a ProducerEntry,
+    verification: Option<&'a Verification>,
+    batch: &'a Incoming,
+    options: &'a AdmitOptions,
+}
+
+impl Question<'_> {
+    fn check(&self) -> Result<(), Refusal> {
+        if matches!(self.options.origin, Origin::Client | Origin::Coordinator)
+            && self.batch.transactional
+        {
+            self.check_transactional()?;
+        }
+        match self.batch.marker {
+            None => self.check_data(),
+            Some(Marker::EndTxn {
+                coordinator_epoch, ..
+            }) => self.check_marker(coordinator_epoch),
+            Some(Marker::Empty) => Ok(()),
+            Some(Marker::Other) => Err(Refusal::UnexpectedControlRecord),
+        }
+    }
+
+    /// P2, P3 and E2: what is asked of transactional batches first, unless their transaction is open.
+    fn check_transactional(&self) -> Result<(), Refusal> {
+        if self.current.has_open_txn_in(self.batch.epoch) {
+            return Ok(());
+        }
+        self.check_not_stale()?;
+        let guarded = self
+            .verification
+            .is_some_and(|pending| self.options.guard == Some(pending.guard));
+        if self.options.verification_enabled && self.batch.marker.is_none() && !guarded {
+            return Err(self.txn_state(TxnStateConflict::NotVerified));
+        }
+        Ok(())
+    }
+
+    /// P4 to P9.
+    fn check_data(&self) -> Result<(), Refusal> {
+        if self.options.origin != Origin::Replication {
+            self.check_not_stale()?;
+        }
+        if self.options.origin == Origin::Client && !self.sequence_fits() {
+            return Err(Refusal::OutOfOrderSequence {
+                producer_id: self.batch.producer_id,
+                epoch: self.batch.epoch,
+                sequence: self.batch.base_sequence,
+                stored_epoch: self.current.epoch,
+                last_sequence: self.current.last_sequence(),
+            });
+        }
+        if self.current.txn_first_offset.is_some() && !self.batch.transactional {
+            return Err(self.txn_state(TxnStateConflict::OpenTransaction));
+        }
+        Ok(())
+    }
+
+    /// P5 to P8.
+    fn sequence_fits(&self) -> bool {
+        let sequence = self.batch.base_sequence;
+        if let Some(pending) = self.verification {
+            let from_nothing = pending.bumps_epoch && self.stored.batches().is_empty();
+            if sequence > pending.lowest_sequence || (from_nothing && sequence != 0) {
+                return false;
+            }
+        }
+        if self.batch.epoch != self.current.epoch {
+            return sequence == 0 || self.current.epoch == NO_EPOCH;
+        }
+        // Of a producer that was unknown before this append no sequence is asked, not even between its batches.
+        self.stored.epoch == NO_EPOCH || sequence == successor(self.current.last_sequence())
+    }
+
+    /// E3 to E7.
+    fn check_marker(&self, coordinator_epoch: i32) -> Result<(), Refusal> {
+        if self.options.origin == Origin::Replication {
+            return Ok(());
+        }
+        let version = self
+            .options
+            .txn_version
+            .ok_or(Refusal::UnknownTransactionVersion)?;
+        let same_epoch = self.batch.epoch == self.current.epoch && self.batch.epoch != i16::MAX;
+        if version >= EPOCH_BUMP_VERSION && same_epoch && self.current.txn_first_offset.is_some() {
+            return Err(self.stale());
+        }
+        self.check_not_stale()?;
+        if coordinator_epoch < self.current.coordinator_epoch {
+            return Err(Refusal::TransactionCoordinatorFenced {
+                producer_id: self.batch.producer_id,
+                coordinator_epoch,
+                stored_coordinator_epoch: self.current.coordinator_epoch,
+            });
+        }
+        Ok(())
+    }
+
+    fn append(&self) -> Verdict {
+        let entry = absorb(Some(self.current), self.batch, self.options.now_ms);
+        let was_open = self.current.txn_first_offset;
+        let completed = match (self.batch.marker, was_open) {
+            (Some(Marker::EndTxn { commit, .. }), Some(first_offset)) => Some(CompletedTxn {
+                producer_id: self.batch.producer_id,
+                first_offset,
+                last_offset: self.batch.first_offset,
+                commit,
+            }),
+            _ => None,
+        };
+        let started_txn = was_open.is_none() && entry.txn_first_offset.is_some();
+        Verdict::Append {
+            entry,
+            completed,
+            started_txn,
+            clears_verification: self.clears_verification(),
+        }
+    }
+
+    /// V4.
+    fn clears_verification(&self) -> bool {
+        let Some(pending) = self.verification else {
+            return false;
+        };
+        let of_next_txn =
+            self.batch.marker.is_some() && pending.bumps_epoch && pending.epoch == self.batch.epoch;
+        self.batch.transactional && !of_next_txn
+    }
+
+    fn check_not_stale(&self) -> Result<(), Refusal> {
+        if self.batch.epoch < self.current.epoch {
+            Err(self.stale())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn stale(&self) -> Refusal {
+        Refusal::InvalidProducerEpoch {
+            producer_id: self.batch.producer_id,
+            epoch: self.batch.epoch,
+            stored_epoch: self.current.epoch,
+        }
+    }
+
+    fn txn_state(&self, conflict: TxnStateConflict) -> Refusal {
+        Refusal::InvalidTxnState {
+            producer_id: self.batch.producer_id,
+            conflict,
+        }
+    }
+}
+
+/// The sequence that must come next; 0 after none (-1) and after the largest.
+fn successor(last_sequence: i32) -> i32 {
+    sequence_add(last_sequence, 1)
+}

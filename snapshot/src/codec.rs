@@ -1,0 +1,179 @@
+//! The table as a `.snapshot` file and back.
+//!
+//! Kafka's entry keeps one batch of a producer; all five go into our extension behind the entries, with our append times.
+//! What Kafka wrote is read as Kafka reads it. The extension counts only if it fits the entries, producer by producer and
+//! by digest: otherwise somebody rewrote the entries, which are then the truth.
+
+use std::collections::HashMap;
+
+use oncelog_formats::Result;
+use oncelog_formats::snapshot::{
+    Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, Trailing,
+};
+
+use crate::open_txns::OpenTxns;
+use crate::producer::ProducerEntry;
+use crate::table::ProducerTable;
+
+/// What a snapshot says about the log besides its producers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// Exclusive end of what the state covers.
+    pub log_end_offset: i64,
+    /// Everything below was synced when the snapshot was taken.
+    pub durable_offset: i64,
+    /// The segment sealed then, if one was.
+    pub sealed: Option<SealedSegment>,
+    /// Which log it is.
+    pub log_id: Option<[u8; 16]>,
+}
+
+/// What was read from a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The producers.
+    pub table: ProducerTable,
+    /// Their open transactions.
+    pub open_txns: OpenTxns,
+    /// What else it says; none if Kafka wrote it, or if our part does not count.
+    pub meta: Option<SnapshotMeta>,
+    /// What stood behind Kafka's entries; `Damaged` also if it does not fit them.
+    pub trailing: Trailing,
+}
+
+/// The bytes of the snapshot file. Walks all producers: give it a frozen copy of the table.
+pub fn encode(table: &ProducerTable, meta: &SnapshotMeta) -> Vec<u8> {
+    let mut entries = Vec::with_capacity(table.len());
+    let mut producers = Vec::with_capacity(table.len());
+    for (producer_id, entry) in table.iter() {
+        entries.push(to_kafka(producer_id, entry));
+        let last_append_ms = entry.last_append_ms;
+        producers.push(ProducerExtra {
+            producer_id,
+            last_append_ms,
+            batches: entry.batches().to_vec(),
+        });
+    }
+    let SnapshotMeta {
+        log_end_offset,
+        durable_offset,
+        sealed,
+        log_id,
+    } = *meta;
+    let digest = table.digest();
+    let extension = Extension {
+        producers,
+        log_end_offset,
+        durable_offset,
+        digest,
+        sealed,
+        log_id,
+    };
+    SnapshotFile {
+        entries,
+        extension: Some(extension),
+    }
+    .encode()
+}
+
+/// Reads a snapshot file, ours or Kafka's. Of Kafka's, each producer has at most one batch, with the entry's timestamp,
+/// and counts as having appended at that timestamp, which is what Kafka's expiry goes by.
+///
+/// # Errors
+/// [`FormatError`](oncelog_formats::FormatError) if the file is corrupt to Kafka.
+pub fn decode(bytes: &[u8]) -> Result<Loaded> {
+    let (file, trailing) = SnapshotFile::decode_with_trailing(bytes)?;
+    let extended = file
+        .extension
+        .as_ref()
+        .map(|extension| extended_table(&file.entries, extension));
+    let (table, meta, trailing) = match (extended, &file.extension) {
+        (Some(Some(table)), Some(extension)) => (table, Some(meta_of(extension)), trailing),
+        (Some(None), _) => (kafka_table(&file.entries), None, Trailing::Damaged),
+        _ => (kafka_table(&file.entries), None, trailing),
+    };
+    Ok(Loaded {
+        open_txns: OpenTxns::from_table(&table),
+        table,
+        meta,
+        trailing,
+    })
+}
+
+fn meta_of(extension: &Extension) -> SnapshotMeta {
+    let Extension {
+        log_end_offset,
+        durable_offset,
+        sealed,
+        log_id,
+        ..
+    } = *extension;
+    SnapshotMeta {
+        log_end_offset,
+        durable_offset,
+        sealed,
+        log_id,
+    }
+}
+
+fn to_kafka(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
+    let offset_delta = entry.last_batch().map_or(0, |batch| {
+        batch.last_offset.saturating_sub(batch.first_offset)
+    });
+    SnapshotEntry {
+        producer_id,
+        epoch: entry.epoch,
+        last_sequence: entry.last_sequence(),
+        last_offset: entry.last_offset(),
+        offset_delta: i32::try_from(offset_delta).unwrap_or(i32::MAX),
+        timestamp: entry.last_timestamp,
+        coordinator_epoch: entry.coordinator_epoch,
+        current_txn_first_offset: entry.txn_first_offset.unwrap_or(-1),
+    }
+}
+
+fn kafka_table(entries: &[SnapshotEntry]) -> ProducerTable {
+    let mut table = ProducerTable::new();
+    for kafka in entries {
+        let mut entry = without_batches(kafka);
+        if let Some(batch) = kafka.last_batch() {
+            entry.push_batch(batch);
+        }
+        table.put(kafka.producer_id, entry);
+    }
+    table
+}
+
+/// The table with all that the extension adds; none if it does not fit the entries.
+fn extended_table(entries: &[SnapshotEntry], extension: &Extension) -> Option<ProducerTable> {
+    let extras: HashMap<i64, &ProducerExtra> = extension
+        .producers
+        .iter()
+        .map(|e| (e.producer_id, e))
+        .collect();
+    let mut table = ProducerTable::new();
+    for kafka in entries {
+        let extra = extras.get(&kafka.producer_id)?;
+        let mut entry = without_batches(kafka);
+        entry.last_append_ms = extra.last_append_ms;
+        for &batch in &extra.batches {
+            entry.push_batch(batch);
+        }
+        if to_kafka(kafka.producer_id, &entry) != *kafka {
+            return None;
+        }
+        table.put(kafka.producer_id, entry);
+    }
+    (table.len() == extension.producers.len() && table.digest() == extension.digest)
+        .then_some(table)
+}
+
+fn without_batches(kafka: &SnapshotEntry) -> ProducerEntry {
+    let mut entry = ProducerEntry::default();
+    entry.epoch = kafka.epoch;
+    entry.coordinator_epoch = kafka.coordinator_epoch;
+    entry.last_timestamp = kafka.timestamp;
+    entry.last_append_ms = kafka.timestamp;
+    entry.txn_first_offset = kafka.open_txn();
+    entry
+}

@@ -1,0 +1,134 @@
+//! What one producer last did: epoch, open transaction, and its newest batches.
+//!
+//! The batches stand inside the entry, not behind a pointer: an entry is copied for every verdict, and a copy without
+//! allocation is cheaper than sharing. Unused places hold a fixed value, so entries compare and hash by content.
+
+use oncelog_formats::num::sequence_sub;
+pub use oncelog_formats::snapshot::BatchMeta;
+
+/// Batches remembered for each producer, as in Kafka.
+pub const WINDOW: usize = 5;
+
+/// The epoch of an entry that has none yet (Kafka's -1).
+pub const NO_EPOCH: i16 = -1;
+
+const NO_BATCH: BatchMeta = BatchMeta {
+    first_sequence: -1,
+    last_sequence: -1,
+    first_offset: -1,
+    last_offset: -1,
+    timestamp: -1,
+};
+
+/// State of one producer id in one log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerEntry {
+    /// Epoch of the newest batch or marker; [`NO_EPOCH`] if none was seen.
+    pub epoch: i16,
+    /// Epoch of the coordinator that wrote the newest marker; -1 if none was seen.
+    pub coordinator_epoch: i32,
+    /// Timestamp of the newest batch (its maximum) or marker, in ms, as the log says; -1 if none.
+    pub last_timestamp: i64,
+    /// Our clock at the newest append, in ms. Decides expiry; no part of the digest.
+    pub last_append_ms: i64,
+    /// First offset of the open transaction.
+    pub txn_first_offset: Option<i64>,
+    batches: [BatchMeta; WINDOW],
+    batch_count: u8,
+}
+
+impl Default for ProducerEntry {
+    fn default() -> Self {
+        Self {
+            epoch: NO_EPOCH,
+            coordinator_epoch: -1,
+            last_timestamp: -1,
+            last_append_ms: -1,
+            txn_first_offset: None,
+            batches: [NO_BATCH; WINDOW],
+            batch_count: 0,
+        }
+    }
+}
+
+impl ProducerEntry {
+    /// The remembered batches, oldest first; at most [`WINDOW`].
+    pub fn batches(&self) -> &[BatchMeta] {
+        &self.batches[..usize::from(self.batch_count)]
+    }
+
+    /// The newest remembered batch.
+    pub fn last_batch(&self) -> Option<&BatchMeta> {
+        self.batches().last()
+    }
+
+    /// Last sequence of the newest remembered batch, -1 without one.
+    pub fn last_sequence(&self) -> i32 {
+        self.last_batch().map_or(-1, |batch| batch.last_sequence)
+    }
+
+    /// Last offset of the newest remembered batch, -1 without one.
+    pub fn last_offset(&self) -> i64 {
+        self.last_batch().map_or(-1, |batch| batch.last_offset)
+    }
+
+    /// Whether a transaction is open and `epoch` is the epoch in force.
+    pub fn has_open_txn_in(&self, epoch: i16) -> bool {
+        self.txn_first_offset.is_some() && self.epoch == epoch
+    }
+
+    /// The remembered batch that a retry with these values repeats: same epoch, exactly the same sequences.
+    pub fn find_batch(
+        &self,
+        epoch: i16,
+        first_sequence: i32,
+        last_sequence: i32,
+    ) -> Option<&BatchMeta> {
+        if epoch != self.epoch {
+            return None;
+        }
+        self.batches()
+            .iter()
+            .find(|b| b.first_sequence == first_sequence && b.last_sequence == last_sequence)
+    }
+
+    /// Takes over `epoch`; another one than before (also a lower one) forgets the batches.
+    pub fn set_epoch(&mut self, epoch: i16) {
+        if epoch != self.epoch {
+            self.batches = [NO_BATCH; WINDOW];
+            self.batch_count = 0;
+            self.epoch = epoch;
+        }
+    }
+
+    /// Remembers `batch` as the newest; the oldest goes if there are [`WINDOW`] already.
+    pub fn push_batch(&mut self, batch: BatchMeta) {
+        let count = usize::from(self.batch_count);
+        if count == WINDOW {
+            self.batches.copy_within(1.., 0);
+            self.batches[WINDOW - 1] = batch;
+        } else {
+            self.batches[count] = batch;
+            self.batch_count += 1;
+        }
+    }
+}
+
+/// The descriptor of a data batch. Its first sequence is counted back from the last one, as Kafka does: a batch without
+/// sequences (-1) gets one that no client can send.
+pub fn batch_meta(
+    last_sequence: i32,
+    first_offset: i64,
+    last_offset: i64,
+    timestamp: i64,
+) -> BatchMeta {
+    let delta = i32::try_from(last_offset.saturating_sub(first_offset)).unwrap_or(i32::MAX);
+    let first_sequence = sequence_sub(last_sequence, delta);
+    BatchMeta {
+        first_sequence,
+        last_sequence,
+        first_offset,
+        last_offset,
+        timestamp,
+    }
+}

@@ -1,0 +1,107 @@
+//! The table against a plain sorted map: contents, digest, frozen copies, expiry.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use oncelog_snapshot::producer::batch_meta;
+use oncelog_snapshot::table::PARTS;
+use oncelog_snapshot::{OpenTxns, ProducerEntry, ProducerTable};
+use proptest::prelude::*;
+
+use common::{entry, producer_id, table_of, with};
+
+fn entries() -> impl Strategy<Value = Vec<(i64, Option<ProducerEntry>)>> {
+    prop::collection::vec((producer_id(), prop::option::weighted(0.8, entry())), 0..60)
+}
+
+fn contents(table: &ProducerTable) -> Vec<(i64, ProducerEntry)> {
+    table.iter().map(|(id, entry)| (id, *entry)).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_table_is_a_sorted_map_with_a_digest_of_its_contents(changes in entries(), freeze_at in 0..60_usize) {
+        let (mut table, mut model) = (ProducerTable::new(), BTreeMap::new());
+        let mut frozen = None;
+        for (step, (producer_id, entry)) in changes.iter().enumerate() {
+            if step == freeze_at {
+                frozen = Some((table.clone(), contents(&table)));
+            }
+            match entry {
+                Some(entry) => prop_assert_eq!(table.put(*producer_id, *entry), model.insert(*producer_id, *entry)),
+                None => prop_assert_eq!(table.remove(*producer_id), model.remove(producer_id)),
+            }
+            prop_assert_eq!(table.get(*producer_id), model.get(producer_id).copied());
+        }
+        prop_assert_eq!(table.len(), model.len());
+        prop_assert_eq!(contents(&table), model.iter().map(|(&id, &entry)| (id, entry)).collect::<Vec<_>>());
+        let rebuilt = table_of(model.iter().rev().map(|(&id, entry)| (id, entry)));
+        prop_assert_eq!(table.digest(), rebuilt.digest());
+        prop_assert_eq!(&table, &rebuilt);
+        if let Some((frozen, before)) = frozen {
+            prop_assert_eq!(contents(&frozen), before);
+        }
+    }
+
+    #[test]
+    fn the_digest_sees_everything_but_append_times(id in producer_id(), entry in entry(), other in entry()) {
+        let digest = |entry: &ProducerEntry| table_of([(id, entry)]).digest();
+        let same = with(entry, |e| e.last_append_ms = other.last_append_ms);
+        prop_assert_eq!(digest(&entry), digest(&same));
+        let other = with(other, |e| e.last_append_ms = entry.last_append_ms);
+        prop_assert_eq!(digest(&entry) == digest(&other), entry == other);
+    }
+
+    #[test]
+    fn expiry_drops_the_idle_and_never_an_open_transaction(
+        changes in entries(),
+        now_ms in 0..200_i64,
+        expiration_ms in 1..100_i64,
+    ) {
+        let model: BTreeMap<i64, ProducerEntry> = changes.into_iter().filter_map(|(id, e)| Some((id, e?))).collect();
+        let mut table = table_of(model.iter().map(|(&id, entry)| (id, entry)));
+        let mut in_steps = table.clone();
+        let expired = table.expire(now_ms, expiration_ms);
+        let (idle, kept): (Vec<_>, Vec<_>) = model.into_iter().partition(|(_, entry)| {
+            entry.txn_first_offset.is_none() && now_ms - entry.last_append_ms >= expiration_ms
+        });
+        prop_assert_eq!(expired, idle.iter().map(|&(id, _)| id).collect::<Vec<_>>());
+        prop_assert_eq!(contents(&table), kept);
+        for part in 0..PARTS {
+            in_steps.expire_part(part, now_ms, expiration_ms);
+        }
+        prop_assert_eq!(in_steps, table);
+    }
+}
+
+#[test]
+fn one_changed_field_changes_the_digest() {
+    let entry = with(ProducerEntry::default(), |e| {
+        e.epoch = 1;
+        e.txn_first_offset = Some(4);
+        e.push_batch(batch_meta(3, 4, 7, 50));
+    });
+    let digest = |id: i64, entry: &ProducerEntry| table_of([(id, entry)]).digest();
+    let whole = digest(7, &entry);
+    let changed = [
+        with(entry, |e| e.epoch = 2),
+        with(entry, |e| e.coordinator_epoch = 0),
+        with(entry, |e| e.last_timestamp = 0),
+        with(entry, |e| e.txn_first_offset = None),
+        with(entry, |e| e.push_batch(batch_meta(4, 8, 8, 50))),
+    ];
+    for changed in changed {
+        assert_ne!(digest(7, &changed), whole, "{changed:?}");
+    }
+    assert_ne!(digest(8, &entry), whole);
+}
+
+#[test]
+fn open_transactions_come_back_from_a_table() {
+    let open = |first| with(ProducerEntry::default(), |e| e.txn_first_offset = first);
+    let table = table_of([(3, &open(Some(20))), (1, &open(None)), (2, &open(Some(5)))]);
+    let txns = OpenTxns::from_table(&table);
+    assert_eq!(txns.ongoing().collect::<Vec<_>>(), [(2, 5), (3, 20)]);
+    assert_eq!(txns.first_unstable(), Some(5));
+}
