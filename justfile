@@ -27,7 +27,7 @@ lint:
 doc:
     cargo doc --workspace --no-deps
 
-# Kills a writer this many times on each device together.
+# Kills a writer this many times on each device.
 kill rounds='2000':
     ONCELOG_KILL_ROUNDS={{rounds}} cargo test --release -p oncelog-cli --test kill -- --nocapture
 

@@ -65,8 +65,9 @@ pub struct AppendArgs {
 
 /// Runs `oncelog append`.
 pub fn run(args: &AppendArgs) -> CliResult {
-    let compression = Compression::from_name(&args.compression)
-        .map_err(|_| CliError::Refused(format!("--compression {}: not none, gzip, snappy, lz4 or zstd", args.compression)))?;
+    let compression = Compression::from_name(&args.compression).map_err(|_| {
+        CliError::Refused(format!("--compression {}: not none, gzip, snappy, lz4 or zstd", args.compression))
+    })?;
     let config = configured(&args.config)?;
     let line_limit = usize::try_from(config.max_message_bytes).unwrap_or(0).saturating_sub(BATCH_SLACK_BYTES);
     let place = Place::created(&args.dir)?;
@@ -122,9 +123,9 @@ fn sequence_of(line: u64) -> i32 {
 }
 
 fn progress_bar() -> ProgressBar {
-    let length = rustix::fs::fstat(std::io::stdin()).ok().filter(|stat| {
-        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
-    });
+    let length = rustix::fs::fstat(std::io::stdin())
+        .ok()
+        .filter(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile);
     match length {
         Some(stat) => byte_bar(stat.st_size.unsigned_abs(), "append"),
         None => spinner("append, bytes"),
@@ -221,7 +222,10 @@ fn report(args: &AppendArgs, import: &Import, before: Progress) -> CliResult<()>
             "lines_added": import.added, "lines_stored": stored, "last_offset": import.last_offset,
         }))?;
     } else {
-        output.line(format_args!("{} lines added, {} were stored before, {stored} stored in all", import.added, before.lines))?;
+        output.line(format_args!(
+            "{} lines added, {} were stored before, {stored} stored in all",
+            import.added, before.lines
+        ))?;
     }
     output.flush()
 }

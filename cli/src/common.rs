@@ -6,7 +6,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use oncelog::{Device, DeviceKind, Engine, EngineOptions, Log, OpenOptions};
-use oncelog_device::{open_device, OverlayDevice};
+use oncelog_device::{OverlayDevice, open_device};
 use oncelog_formats::file_name::parse_log_dir_name;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

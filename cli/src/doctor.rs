@@ -102,7 +102,8 @@ fn directory_json(directory: &DirectoryReport) -> Value {
         Ok(us) => json!({ "way": way, "median_us": us }),
         Err(why) => json!({ "way": way, "why_not": why }),
     });
-    let alignment = directory.direct_alignment.map(|(memory, file)| json!({ "memory_bytes": memory, "file_bytes": file }));
+    let alignment =
+        directory.direct_alignment.map(|(memory, file)| json!({ "memory_bytes": memory, "file_bytes": file }));
     json!({
         "path": directory.path.to_string_lossy(), "file_system": directory.file_system,
         "direct_io": directory.direct.is_ok(), "direct_io_why_not": directory.direct.as_ref().err(),

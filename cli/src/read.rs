@@ -81,15 +81,24 @@ fn print_record(output: &mut Output, args: &ReadArgs, header: &BatchHeader, reco
         return output.bytes(b"\n");
     }
     if args.json {
-        let headers: Vec<_> = record.headers.clone().map(|(key, value)| json!([bytes_json(Some(key)), bytes_json(value)])).collect();
+        let headers: Vec<_> =
+            record.headers.clone().map(|(key, value)| json!([bytes_json(Some(key)), bytes_json(value)])).collect();
         return output.line(json!({
             "offset": record.offset, "timestamp": record.timestamp, "key": bytes_json(record.key),
             "value": bytes_json(record.value), "headers": headers,
             "producer_id": header.producer_id, "producer_epoch": header.producer_epoch,
         }));
     }
-    let text = |bytes: Option<&[u8]>| bytes.map_or("-".into(), |bytes| String::from_utf8_lossy(bytes).escape_debug().to_string());
-    output.line(format_args!("{:>12}  {}  {}  {}", record.offset, record.timestamp, text(record.key), text(record.value)))
+    let text = |bytes: Option<&[u8]>| {
+        bytes.map_or("-".into(), |bytes| String::from_utf8_lossy(bytes).escape_debug().to_string())
+    };
+    output.line(format_args!(
+        "{:>12}  {}  {}  {}",
+        record.offset,
+        record.timestamp,
+        text(record.key),
+        text(record.value)
+    ))
 }
 
 /// Calls `show` with every data record at or behind `from` that `isolation` shows, in offset order, until it breaks.
@@ -123,9 +132,16 @@ pub fn each_batch(
     isolation: Isolation,
     visit: &mut dyn FnMut(&BatchView<'_>, bool) -> CliResult<ControlFlow<()>>,
 ) -> CliResult<()> {
-    let mut offset = from;
+    let (mut offset, mut max_bytes) = (from, READ_BYTES);
     loop {
-        let fetched = log.read(Read { offset, max_bytes: READ_BYTES, isolation, at_least_one: true })?;
+        let fetched = match log.read(Read { offset, max_bytes, isolation, at_least_one: true }) {
+            Err(error) if error.is_corruption() && max_bytes > 1 => {
+                // Batch by batch from here: what stands before the damage is still shown.
+                max_bytes = 1;
+                continue;
+            }
+            fetched => fetched?,
+        };
         let mut aborted = Aborted::new(fetched.aborted);
         let before = offset;
         for batch in Batches::new(&fetched.data) {
@@ -163,7 +179,9 @@ impl Aborted {
         }
         if header.is_control() {
             if header.record_count > 0 && self.open.contains(&header.producer_id) {
-                let control = batch.control().map_err(|e| CliError::format(format!("marker at offset {}", header.base_offset), e))?;
+                let control = batch
+                    .control()
+                    .map_err(|e| CliError::format(format!("marker at offset {}", header.base_offset), e))?;
                 if control.kind == ControlType::Abort {
                     self.open.remove(&header.producer_id);
                 }

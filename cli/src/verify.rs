@@ -42,7 +42,13 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> CliResult {
     let place = Place::existing(&args.dir)?;
     let device = open_device(DeviceKind::Blocking)?;
-    let mut verify = Verify { place: &place, device, findings: Findings::default(), totals: Totals::default(), log: LogSeen::default() };
+    let mut verify = Verify {
+        place: &place,
+        device,
+        findings: Findings::default(),
+        totals: Totals::default(),
+        log: LogSeen::default(),
+    };
     verify.all()?;
     verify.print(args.json)
 }
@@ -73,7 +79,12 @@ impl Verify<'_> {
         history.compare_snapshots(i64::MAX, &mut self.findings);
         if let Some(offset) = snapshots.last().filter(|offset| **offset > self.log.end) {
             let file = segment_file_name(*offset, Kind::Snapshot);
-            self.findings.problem(&file, None, Some(self.log.end), format_args!("covers offsets up to {offset}, but the log ends before"));
+            self.findings.problem(
+                &file,
+                None,
+                Some(self.log.end),
+                format_args!("covers offsets up to {offset}, but the log ends before"),
+            );
         }
         self.check_checkpoints()?;
         self.ask_the_engine();
@@ -87,7 +98,9 @@ impl Verify<'_> {
                 Some(name) if name.suffix != Suffix::None => {
                     self.findings.note(&entry.name, None, None, "left over; the next opening removes it");
                 }
-                Some(name) if name.kind == Kind::Log && !entry.is_directory => segments.push((name.base_offset, entry.length_bytes)),
+                Some(name) if name.kind == Kind::Log && !entry.is_directory => {
+                    segments.push((name.base_offset, entry.length_bytes))
+                }
                 _ => {}
             }
         }
@@ -102,7 +115,8 @@ impl Verify<'_> {
     fn walk_segments(&mut self, history: &mut History) -> CliResult<()> {
         let segments = self.segments()?;
         let bar = byte_bar(segments.iter().map(|(_, length)| length).sum(), "verify");
-        self.log = LogSeen { segments: segments.len(), start: segments[0].0.max(history.log_start), end: segments[0].0 };
+        self.log =
+            LogSeen { segments: segments.len(), start: segments[0].0.max(history.log_start), end: segments[0].0 };
         let mut gaps = Vec::new();
         for (base_offset, _) in segments {
             let file = segment_file_name(base_offset, Kind::Log);
@@ -123,13 +137,24 @@ impl Verify<'_> {
             if compacted {
                 self.findings.note(&file, Some(0), Some(from), what);
             } else {
-                self.findings.problem(&file, Some(0), Some(from), format_args!("{what}: nothing else here was compacted, so a segment is missing"));
+                self.findings.problem(
+                    &file,
+                    Some(0),
+                    Some(from),
+                    format_args!("{what}: nothing else here was compacted, so a segment is missing"),
+                );
             }
         }
         Ok(())
     }
 
-    fn walk_segment(&mut self, file: &str, base_offset: i64, history: &mut History, advance: &dyn Fn(u64)) -> CliResult<i64> {
+    fn walk_segment(
+        &mut self,
+        file: &str,
+        base_offset: i64,
+        history: &mut History,
+        advance: &dyn Fn(u64),
+    ) -> CliResult<i64> {
         let mut indexes = Indexes::default();
         let name = segment_file_name(base_offset, Kind::OffsetIndex);
         match self.side_file(&name)? {
@@ -141,11 +166,18 @@ impl Verify<'_> {
             indexes.load_times(name, base_offset, &bytes, &mut self.findings);
         }
         let window = Window::new(self.device.open(&self.place.directory.join(file), OpenMode::Read)?)?;
-        let walk = SegmentWalk { file, base_offset, window, indexes, findings: &mut self.findings, totals: &mut self.totals };
+        let walk =
+            SegmentWalk { file, base_offset, window, indexes, findings: &mut self.findings, totals: &mut self.totals };
         let next_offset = walk.run(history, advance)?;
         let name = segment_file_name(base_offset, Kind::TxnIndex);
         let bytes = self.side_file(&name)?;
-        check_aborted(&name, bytes.as_deref(), &std::mem::take(&mut history.aborted), history.from_the_start(), &mut self.findings);
+        check_aborted(
+            &name,
+            bytes.as_deref(),
+            &std::mem::take(&mut history.aborted),
+            history.from_the_start(),
+            &mut self.findings,
+        );
         Ok(next_offset)
     }
 
@@ -181,7 +213,12 @@ impl Verify<'_> {
         if let Some(bytes) = self.side_file(partition_metadata::FILE_NAME)? {
             match partition_metadata::parse(&bytes) {
                 Ok(metadata) if partition_metadata::format(&metadata).as_bytes() == bytes => {}
-                Ok(_) => self.findings.problem(partition_metadata::FILE_NAME, None, None, "not written the way it is always written"),
+                Ok(_) => self.findings.problem(
+                    partition_metadata::FILE_NAME,
+                    None,
+                    None,
+                    "not written the way it is always written",
+                ),
                 Err(error) => self.findings.problem(partition_metadata::FILE_NAME, None, None, error),
             }
         }
@@ -208,7 +245,8 @@ impl Verify<'_> {
 
     fn check_checkpoints(&mut self) -> CliResult<()> {
         let log_start = (checkpoint::LOG_START, Some(self.log.start));
-        let others = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK].map(|name| (name, self.checkpoint_offset(name)));
+        let others =
+            [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK].map(|name| (name, self.checkpoint_offset(name)));
         for (name, offset) in others.into_iter().chain([log_start]) {
             if let Some(offset) = offset.filter(|offset| *offset > self.log.end) {
                 let what = format!("says offset {offset}, but the log ends at {}: records are missing", self.log.end);
@@ -229,8 +267,14 @@ impl Verify<'_> {
         match open_for_reading(self.place) {
             Ok((_engine, log)) => {
                 for damage in &log.report().damage {
-                    let file = damage.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-                    self.findings.problem(&file, Some(damage.position), Some(damage.offset), format_args!("the engine: {}", damage.reason));
+                    let file =
+                        damage.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                    self.findings.problem(
+                        &file,
+                        Some(damage.position),
+                        Some(damage.offset),
+                        format_args!("the engine: {}", damage.reason),
+                    );
                 }
                 for repaired in &log.report().repaired {
                     self.findings.note(".", None, None, repaired);

@@ -19,8 +19,13 @@ fn an_import_killed_again_and_again_stores_its_input_exactly_once() {
     println!("seed {chance}");
     let mut kills = 0;
     loop {
-        let mut import = place.start("import", &input, &["--batch-lines", "40", "--in-flight", "3", "--config", "segment_bytes=1000000"]);
-        std::thread::sleep(Duration::from_micros(next(&mut chance) % 90_000));
+        let mut import = place.start(
+            "import",
+            &input,
+            &["--batch-lines", "40", "--in-flight", "3", "--config", "segment_bytes=1000000"],
+        );
+        // Longer and longer, so that a machine where opening takes its time gets there too.
+        std::thread::sleep(Duration::from_micros(next(&mut chance) % (40_000 + kills * 2_000)));
         match import.try_wait().expect("a child") {
             None => import.kill().expect("a kill"),
             Some(status) => {
@@ -31,6 +36,7 @@ fn an_import_killed_again_and_again_stores_its_input_exactly_once() {
         import.wait().expect("a child");
         kills += 1;
     }
+    println!("{kills} kills");
     assert!(kills >= 5, "killed only {kills} times: make the input longer");
     assert!(place.values() == lines(0..LINES), "not the input");
     assert_eq!(place.import("import", &input)["lines_added"], 0);
@@ -42,7 +48,7 @@ fn a_grown_input_goes_on_and_a_changed_or_shorter_one_is_refused() {
     let place = Place::new();
     let half = place.file("half", &lines(0..500));
     let whole = place.file("whole", &lines(0..1000));
-    let other = place.file("other", &lines(1..1000));
+    let other = place.file("other", &lines(1..1001));
     assert_eq!(place.import("a", &half)["lines_added"], 500);
     assert_eq!(place.import("a", &whole)["lines_added"], 500);
     for (input, reason) in [(&half, "ends after 500 lines"), (&other, "not the ones stored")] {
@@ -142,7 +148,8 @@ impl Place {
     }
 
     fn values(&self) -> Vec<u8> {
-        let read = Command::new(env!("CARGO_BIN_EXE_oncelog")).arg("read").arg(self.directory()).arg("--values").output();
+        let read =
+            Command::new(env!("CARGO_BIN_EXE_oncelog")).arg("read").arg(self.directory()).arg("--values").output();
         let read = read.expect("a reader");
         assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
         read.stdout

@@ -203,9 +203,10 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let scratch = tempfile::tempdir().expect("a directory");
-        let engine = Engine::open(scratch.path(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
+        let engine = Engine::open(scratch.path(), EngineOptions { driver: false, ..EngineOptions::default() })
+            .expect("an engine");
         let mut options = OpenOptions::default();
-        options.config.segment_bytes = 6000;
+        options.config.segment_bytes = 3000;
         options.config.index_interval_bytes = 500;
         let log = engine.log("events-0", options).expect("a log");
         for batch in 0..30 {
@@ -228,8 +229,10 @@ impl Fixture {
     }
 
     fn files(&self, extension: &str) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.directory()).expect("a listing").map(|entry| entry.expect("an entry").path());
-        let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+        let entries =
+            std::fs::read_dir(self.directory()).expect("a listing").map(|entry| entry.expect("an entry").path());
+        let mut files: Vec<PathBuf> =
+            entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
         files.sort();
         files
     }
@@ -278,7 +281,8 @@ fn refused(command: &[&str], directory: &Path, tree: &Path) -> String {
 
 fn run(command: &[&str], directory: &Path) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_oncelog"));
-    let output = program.arg(command[0]).arg(directory).args(&command[1..]).stdin(Stdio::null()).output().expect("a run");
+    let output =
+        program.arg(command[0]).arg(directory).args(&command[1..]).stdin(Stdio::null()).output().expect("a run");
     assert!(output.status.code().is_some_and(|code| code <= 2), "{command:?}: {} {}", output.status, text(&output));
     assert!(!text(&output).contains("panicked"), "{command:?}: {}", text(&output));
     output
@@ -291,7 +295,8 @@ fn text(output: &Output) -> String {
 /// Of every name and every byte below a directory.
 fn hash(tree: &Path) -> [u8; 32] {
     let mut hasher = Sha256::new();
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(tree).expect("a listing").map(|entry| entry.expect("an entry").path()).collect();
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(tree).expect("a listing").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
         hasher.update(path.to_str().expect("UTF-8"));

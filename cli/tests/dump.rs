@@ -45,7 +45,7 @@ fn offsets_and_digests_without_python() {
     for case in cases() {
         let name = case.file_name().unwrap().to_str().unwrap().to_owned();
         let want: Value = serde_json::from_slice(&std::fs::read(case.join("expected.json")).unwrap()).unwrap();
-        let output = dump(&["--json"], &partition(&name));
+        let output = dump(&["--json"], &case.join(want["partition"].as_str().unwrap()));
         let got: Value = serde_json::from_slice(&output.stdout).unwrap();
         for field in [
             "clean",
@@ -67,7 +67,10 @@ fn offsets_and_digests_without_python() {
 fn the_summary_names_the_figures() {
     let output = dump(&[], &partition("txn-mixed"));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("5 segments") && text.contains("7 producers") && text.contains("28 aborted transactions"), "{text}");
+    assert!(
+        text.contains("5 segments") && text.contains("7 producers") && text.contains("28 aborted transactions"),
+        "{text}"
+    );
 }
 
 #[test]

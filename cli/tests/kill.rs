@@ -3,7 +3,7 @@
 //!
 //! Each round starts the demo's writer, kills it at a random moment (also while it recovers), opens the log here and holds
 //! what is stored against every answer that the writer got out before it died. `ONCELOG_KILL_ROUNDS` sets the number of
-//! rounds of both devices together.
+//! rounds for each device.
 
 use oncelog::{Append, Engine, EngineOptions, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_formats::{BatchBuilder, Batches};
@@ -38,15 +38,17 @@ fn a_killed_writer_loses_and_doubles_nothing_uring() {
 }
 
 fn rounds(device: &str) {
-    let rounds = std::env::var("ONCELOG_KILL_ROUNDS").map_or(DEFAULT_ROUNDS, |text| text.parse().expect("a number of rounds"));
+    let rounds =
+        std::env::var("ONCELOG_KILL_ROUNDS").map_or(DEFAULT_ROUNDS, |text| text.parse().expect("a number of rounds"));
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos() as u64;
     println!("{device}: seed {seed}");
     let mut chance = seed | 1;
     let (mut answers, mut duplicates, mut retries) = (0, 0, 0);
-    let mut left = rounds.div_ceil(2);
+    let mut left = rounds;
     while left > 0 {
         let scratch = tempfile::tempdir().expect("a directory");
-        let mut story = Story { device, scratch, stored: vec![Vec::new(); PRODUCERS], answered: vec![0; PRODUCERS], read_to: 0 };
+        let mut story =
+            Story { device, scratch, stored: vec![Vec::new(); PRODUCERS], answered: vec![0; PRODUCERS], read_to: 0 };
         for _ in 0..left.min(ROUNDS_A_DIRECTORY) {
             let told = story.live_and_die(&mut chance);
             answers += told.len();
@@ -137,7 +139,8 @@ impl Story<'_> {
 
     /// Opens the log, reads what is new, and checks every answer and every retry. Gives the number of retries.
     fn hold_against(&mut self, answers: &[Answer], clean: bool) -> usize {
-        let engine = Engine::open(self.data(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
+        let engine =
+            Engine::open(self.data(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
         let log = engine.log("load-0", OpenOptions::default()).expect("a log");
         assert!(log.report().damage.is_empty(), "{:?}", log.report().damage);
         self.read_to = read_back(&log, self.read_to, &mut self.stored);
@@ -160,8 +163,13 @@ impl Story<'_> {
             for (batch, offset) in offsets.iter().enumerate().skip(offsets.len().saturating_sub(WINDOW)) {
                 let retry = retry_of(producer, batch as u64);
                 let answer = log.append(Append::client(&retry)).and_then(oncelog::Ticket::wait);
-                let answer = answer.unwrap_or_else(|e| panic!("retry of batch {batch} of producer {producer} refused: {e}"));
-                assert_eq!((answer.outcome, answer.base_offset), (Outcome::Duplicate, *offset), "producer {producer}, batch {batch}");
+                let answer =
+                    answer.unwrap_or_else(|e| panic!("retry of batch {batch} of producer {producer} refused: {e}"));
+                assert_eq!(
+                    (answer.outcome, answer.base_offset),
+                    (Outcome::Duplicate, *offset),
+                    "producer {producer}, batch {batch}"
+                );
                 retries += 1;
             }
         }
@@ -170,7 +178,8 @@ impl Story<'_> {
 
     /// What was read once must read the same again.
     fn read_all_again(&self) {
-        let engine = Engine::open(self.data(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
+        let engine =
+            Engine::open(self.data(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
         let log = engine.log("load-0", OpenOptions::default()).expect("a log");
         let mut again = vec![Vec::new(); PRODUCERS];
         assert_eq!(read_back(&log, 0, &mut again), self.read_to);

@@ -49,7 +49,8 @@ fn answers(arguments: &[&str], operations: &[Value]) -> Vec<Value> {
 fn names() -> Vec<String> {
     let entries = std::fs::read_dir(testdata().join("play")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter_map(|name| name.strip_suffix(".expected.jsonl").map(str::to_owned)).collect();
+    let mut names: Vec<String> =
+        names.filter_map(|name| name.strip_suffix(".expected.jsonl").map(str::to_owned)).collect();
     names.sort();
     names
 }
@@ -139,7 +140,8 @@ fn record(value: &str) -> Value {
 fn operations_answer_where_no_log_is_open_or_one_is() {
     let open = json!({"op": "open", "dir": "t-0"});
     let file = json!({"op": "file", "action": "exists", "name": "leader-epoch-checkpoint"});
-    let got = answers(&[], &[record("v"), file.clone(), open.clone(), open, file, json!({"op": "power_cut", "seed": 1})]);
+    let got =
+        answers(&[], &[record("v"), file.clone(), open.clone(), open, file, json!({"op": "power_cut", "seed": 1})]);
     let names: Vec<&str> = got.iter().map(|answer| answer["error"].as_str().unwrap_or("")).collect();
     let wanted = ["NOT_OPEN", "NOT_OPEN", "", "ALREADY_OPEN", "ALREADY_OPEN", "INVALID_REQUEST"];
     assert_eq!(names, wanted);
@@ -226,7 +228,8 @@ fn damage_to_a_killed_log_counts_from_the_end_of_its_data() {
 
 #[test]
 fn bytes_come_back_as_text_or_hex() {
-    let records = json!([{"key": {"hex": "ff00"}, "value": "é", "headers": [["h", null], ["i", {"hex": "0a"}]], "timestamp": 3}]);
+    let records =
+        json!([{"key": {"hex": "ff00"}, "value": "é", "headers": [["h", null], ["i", {"hex": "0a"}]], "timestamp": 3}]);
     let got = answers(
         &[],
         &[
@@ -267,7 +270,10 @@ fn explain_names_the_transaction_that_holds_readers_back() {
         ],
     );
     let held = |i: usize| &got[i]["ok"]["held_by"];
-    assert_eq!((&held(4)["producer_id"], &held(4)["first_offset"], &held(4)["epoch"]), (&json!(7), &json!(1), &json!(2)));
+    assert_eq!(
+        (&held(4)["producer_id"], &held(4)["first_offset"], &held(4)["epoch"]),
+        (&json!(7), &json!(1), &json!(2))
+    );
     assert_eq!(got[4]["ok"]["last_stable_offset"], 1);
     assert_eq!((&held(6)["state"], &held(6)["marker_offset"]), (&json!("decided"), &json!(2)));
     assert_eq!((held(8), &got[8]["ok"]["last_stable_offset"]), (&Value::Null, &json!(3)));

@@ -21,12 +21,8 @@ pub fn open_device(kind: DeviceKind) -> Result<Arc<dyn Device>> {
         DeviceKind::Blocking => Arc::new(BlockingDevice::new()),
         DeviceKind::Memory => Arc::new(MemoryDevice::new()),
         DeviceKind::Uring => Arc::new(UringDevice::new().map_err(|why| {
-            DeviceError::new(
-                DeviceErrorKind::Unsupported,
-                "open_device",
-                Path::new("io_uring"),
-            )
-            .with_detail(why.to_string())
+            DeviceError::new(DeviceErrorKind::Unsupported, "open_device", Path::new("io_uring"))
+                .with_detail(why.to_string())
         })?),
         DeviceKind::Auto => match UringDevice::new() {
             Ok(ring) => Arc::new(ring),

@@ -4,9 +4,7 @@
 //! adds depth for large writes. Both keep the same promises and write the same bytes.
 
 use crate::buffers::AlignedBuffer;
-use crate::device::{
-    Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync,
-};
+use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::directory;
 use crate::host_file::{HostFile, Remarks};
 use crate::small_files;
@@ -28,10 +26,7 @@ impl BlockingDevice {
 
     /// Chosen for the reason that [`Device::describe`] will tell.
     pub fn because(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            remarks: Arc::default(),
-        }
+        Self { why: why.into(), remarks: Arc::default() }
     }
 
     pub(crate) fn open_host(&self, path: &Path, mode: OpenMode) -> Result<HostFile> {
@@ -55,11 +50,7 @@ impl Device for BlockingDevice {
     }
 
     fn describe(&self) -> String {
-        format!(
-            "blocking: pwritev2 on the calling thread, {}{}",
-            self.why,
-            self.remarks()
-        )
+        format!("blocking: pwritev2 on the calling thread, {}{}", self.why, self.remarks())
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DeviceFile>> {
@@ -120,13 +111,7 @@ impl DeviceFile for HostFile {
         self.read(position, buffer)
     }
 
-    fn write(
-        &self,
-        position: u64,
-        buffer: &AlignedBuffer,
-        length: usize,
-        sync: Sync,
-    ) -> Result<()> {
+    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
         self.check_write(position, buffer.capacity_bytes(), length)?;
         self.write_bytes(position, &buffer.as_slice()[..length], sync)
     }

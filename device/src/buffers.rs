@@ -25,9 +25,7 @@ pub struct AlignedBuffer {
 impl AlignedBuffer {
     /// Zeroes, `capacity` bytes rounded up to a whole block.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            blocks: vec![ZERO; capacity.div_ceil(BLOCK_BYTES)],
-        }
+        Self { blocks: vec![ZERO; capacity.div_ceil(BLOCK_BYTES)] }
     }
 
     /// Length in bytes, a multiple of [`BLOCK_BYTES`].
@@ -72,11 +70,7 @@ pub struct BufferPool {
 impl BufferPool {
     /// Buffers of at least `buffer_bytes`, of which up to `keep` idle ones are kept.
     pub fn new(buffer_bytes: usize, keep: usize) -> Self {
-        Self {
-            idle: Mutex::new(Vec::new()),
-            buffer_bytes,
-            keep,
-        }
+        Self { idle: Mutex::new(Vec::new()), buffer_bytes, keep }
     }
 
     /// A buffer of at least the pool's size. **Its bytes are whatever its last user left**, zeroes if it is new.
@@ -110,14 +104,7 @@ mod tests {
         buffer.resize(1 << 20);
         assert_eq!(buffer.as_slice()[4_999], 7);
         assert_eq!(buffer.as_slice().as_ptr().addr() % BLOCK_BYTES, 0);
-        assert_eq!(
-            buffer
-                .as_slice()
-                .iter()
-                .map(|&byte| u64::from(byte))
-                .sum::<u64>(),
-            7
-        );
+        assert_eq!(buffer.as_slice().iter().map(|&byte| u64::from(byte)).sum::<u64>(), 7);
         assert!(AlignedBuffer::new(0).as_slice().is_empty());
     }
 

@@ -21,9 +21,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// Starts counting monotonic time at 0.
     pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 }
 
@@ -35,8 +33,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now_ms(&self) -> i64 {
-        let millis =
-            |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(after) => millis(after),
             Err(before) => -millis(before.duration()),
@@ -58,10 +55,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// Wall time `now_ms`, monotonic time 0.
     pub fn new(now_ms: i64) -> Self {
-        Self {
-            now_ms: AtomicI64::new(now_ms),
-            monotonic_ns: AtomicU64::new(0),
-        }
+        Self { now_ms: AtomicI64::new(now_ms), monotonic_ns: AtomicU64::new(0) }
     }
 
     /// Sets the wall time, forwards or backwards; monotonic time stays.
@@ -71,10 +65,8 @@ impl ManualClock {
 
     /// Lets `ms` milliseconds pass on both clocks.
     pub fn advance(&self, ms: u64) {
-        self.now_ms
-            .fetch_add(i64::try_from(ms).unwrap_or(i64::MAX), Ordering::SeqCst);
-        self.monotonic_ns
-            .fetch_add(ms.saturating_mul(1_000_000), Ordering::SeqCst);
+        self.now_ms.fetch_add(i64::try_from(ms).unwrap_or(i64::MAX), Ordering::SeqCst);
+        self.monotonic_ns.fetch_add(ms.saturating_mul(1_000_000), Ordering::SeqCst);
     }
 }
 

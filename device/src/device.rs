@@ -133,8 +133,7 @@ pub trait DeviceFile: Send + std::marker::Sync {
 
     /// Writes `buffer[..length]` at `position`, both multiples of [`BLOCK_BYTES`], inside the prepared length.
     /// On return, even with an error, nothing reads the buffer any more.
-    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync)
-    -> Result<()>;
+    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()>;
 
     /// Makes everything written so far survive the loss of power, with the size.
     fn sync(&self) -> Result<()>;
@@ -155,9 +154,7 @@ pub struct DeviceLock {
 impl DeviceLock {
     /// Wraps whatever releases the lock when dropped.
     pub fn new(held: impl std::any::Any + Send + std::marker::Sync) -> Self {
-        Self {
-            _held: Box::new(held),
-        }
+        Self { _held: Box::new(held) }
     }
 }
 

@@ -43,37 +43,26 @@ fn describe(entry: &DirEntry) -> io::Result<Option<DirectoryEntry>> {
 }
 
 fn modified_ms(metadata: &Metadata) -> i64 {
-    let since_epoch = metadata
-        .modified()
-        .ok()
-        .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-    since_epoch
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .unwrap_or(0)
+    let since_epoch = metadata.modified().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since_epoch.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
 }
 
 pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
-        Ok(_) => Err(DeviceError::new(
-            DeviceErrorKind::IsADirectory,
-            "length",
-            path,
-        )),
+        Ok(_) => Err(DeviceError::new(DeviceErrorKind::IsADirectory, "length", path)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DeviceError::io("length", path, error)),
     }
 }
 
 pub(crate) fn create_directory(directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory)
-        .map_err(|source| DeviceError::io("create_directory", directory, source))
+    std::fs::create_dir_all(directory).map_err(|source| DeviceError::io("create_directory", directory, source))
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|source| {
-        DeviceError::io("rename", from, source).with_detail(format!("to {}", to.display()))
-    })
+    std::fs::rename(from, to)
+        .map_err(|source| DeviceError::io("rename", from, source).with_detail(format!("to {}", to.display())))
 }
 
 pub(crate) fn remove(path: &Path) -> Result<bool> {
@@ -103,17 +92,12 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
 pub(crate) fn lock(path: &Path) -> Result<DeviceLock> {
     let failed = |errno| DeviceError::io("lock", path, errno);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-    let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)))
-        .map_err(failed)?;
+    let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))).map_err(failed)?;
     let started = Instant::now();
     loop {
-        match retry_on_intr(|| {
-            rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive)
-        }) {
+        match retry_on_intr(|| rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive)) {
             Ok(()) => return Ok(DeviceLock::new(descriptor)),
-            Err(Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(LOCK_PAUSE)
-            }
+            Err(Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
             Err(Errno::WOULDBLOCK) => {
                 return Err(DeviceError::new(DeviceErrorKind::Locked, "lock", path));
             }

@@ -53,23 +53,13 @@ pub struct DeviceError {
 impl DeviceError {
     /// An error without a kernel error behind it. `op` is the call in a word or two (`"write"`).
     pub fn new(kind: DeviceErrorKind, op: &'static str, path: &Path) -> Self {
-        Self {
-            kind,
-            op,
-            path: path.to_path_buf(),
-            detail: None,
-            source: None,
-        }
+        Self { kind, op, path: path.to_path_buf(), detail: None, source: None }
     }
 
     /// What the kernel answered; the kind follows from its number.
     pub fn io(op: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         let source = source.into();
-        Self {
-            kind: kind_of(&source),
-            source: Some(Arc::new(source)),
-            ..Self::new(DeviceErrorKind::Other, op, path)
-        }
+        Self { kind: kind_of(&source), source: Some(Arc::new(source)), ..Self::new(DeviceErrorKind::Other, op, path) }
     }
 
     /// No space left, as a device without a kernel says it: carries `ENOSPC`.
@@ -79,8 +69,7 @@ impl DeviceError {
 
     /// A small file of `length` bytes that may have `limit`.
     pub fn too_large(op: &'static str, path: &Path, length: u64, limit: u64) -> Self {
-        Self::new(DeviceErrorKind::TooLarge, op, path)
-            .with_detail(format!("{length} bytes, {limit} allowed"))
+        Self::new(DeviceErrorKind::TooLarge, op, path).with_detail(format!("{length} bytes, {limit} allowed"))
     }
 
     /// Adds a sentence for the reader.
@@ -107,9 +96,7 @@ impl DeviceError {
 
     /// The kernel's number, if the kernel said one.
     pub fn errno(&self) -> Option<i32> {
-        self.source
-            .as_ref()
-            .and_then(|source| source.raw_os_error())
+        self.source.as_ref().and_then(|source| source.raw_os_error())
     }
 
     /// Out of space, quota or permitted file size (`ENOSPC`, `EDQUOT`, `EFBIG`): passes when space returns.
@@ -189,13 +176,7 @@ mod tests {
     #[test]
     fn display_names_call_path_and_reason() {
         let error = DeviceError::too_large("read_small", Path::new("d/x"), 9, 8);
-        assert_eq!(
-            error.to_string(),
-            "read_small d/x: too large (9 bytes, 8 allowed)"
-        );
-        assert_eq!(
-            DeviceError::io("write", Path::new("f"), Errno::IO).errno(),
-            Some(Errno::IO.raw_os_error())
-        );
+        assert_eq!(error.to_string(), "read_small d/x: too large (9 bytes, 8 allowed)");
+        assert_eq!(DeviceError::io("write", Path::new("f"), Errno::IO).errno(), Some(Errno::IO.raw_os_error()));
     }
 }

@@ -28,10 +28,7 @@ pub(crate) struct Remarks {
 
 impl Remarks {
     fn note_buffered(&self, path: &Path, why: &str) {
-        let remark = format!(
-            "; buffered writes where direct I/O is refused, first at {}: {why}",
-            path.display()
-        );
+        let remark = format!("; buffered writes where direct I/O is refused, first at {}: {why}", path.display());
         if self.buffered.set(remark).is_ok() {
             tracing::info!(path = %path.display(), why, "direct I/O refused, writing through the page cache");
         }
@@ -57,11 +54,7 @@ impl HostFile {
     pub(crate) fn open(path: &Path, mode: OpenMode, remarks: &Arc<Remarks>) -> Result<Self> {
         let buffered = open_buffered(path, mode)?;
         let writable = mode != OpenMode::Read;
-        let direct = if writable {
-            open_direct(path, &buffered)
-        } else {
-            Ok(None)
-        };
+        let direct = if writable { open_direct(path, &buffered) } else { Ok(None) };
         let direct = match direct {
             Ok(direct) => direct,
             Err(Refusal::Direct(why)) => {
@@ -93,10 +86,7 @@ impl HostFile {
     /// The descriptor for direct writes, `None` where direct I/O is not to be had.
     pub(crate) fn direct(&self) -> Option<BorrowedFd<'_>> {
         let refused = self.direct_refused.load(Ordering::Relaxed);
-        self.direct
-            .as_ref()
-            .filter(|_| !refused)
-            .map(std::os::fd::AsFd::as_fd)
+        self.direct.as_ref().filter(|_| !refused).map(std::os::fd::AsFd::as_fd)
     }
 
     /// The descriptor for reads.
@@ -105,17 +95,14 @@ impl HostFile {
     }
 
     pub(crate) fn length(&self) -> Result<u64> {
-        let stat =
-            rustix::fs::fstat(&self.buffered).map_err(|errno| self.failed("length", errno))?;
+        let stat = rustix::fs::fstat(&self.buffered).map_err(|errno| self.failed("length", errno))?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
     pub(crate) fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            let read = retry_on_intr(|| {
-                rustix::io::pread(&self.buffered, &mut buffer[done..], position + done as u64)
-            });
+            let read = retry_on_intr(|| rustix::io::pread(&self.buffered, &mut buffer[done..], position + done as u64));
             match read.map_err(|errno| self.failed("read", errno))? {
                 0 => break,
                 bytes => done += bytes,
@@ -130,19 +117,13 @@ impl HostFile {
         self.check_writable("write")?;
         self.check_aligned("write", position, length as u64)?;
         if length > available {
-            return Err(self.invalid(
-                "write",
-                format!("{length} bytes of a buffer of {available}"),
-            ));
+            return Err(self.invalid("write", format!("{length} bytes of a buffer of {available}")));
         }
         let end = position.checked_add(length as u64);
         let prepared = self.length()?;
         match end {
             Some(end) if end <= prepared => Ok(()),
-            _ => Err(self.invalid(
-                "write",
-                format!("{length} bytes at {position}, prepared up to {prepared}"),
-            )),
+            _ => Err(self.invalid("write", format!("{length} bytes at {position}, prepared up to {prepared}"))),
         }
     }
 
@@ -151,11 +132,7 @@ impl HostFile {
         loop {
             let direct = self.direct();
             let dsync = sync == Sync::Data && !self.dsync_refused.load(Ordering::Relaxed);
-            let flags = if dsync {
-                ReadWriteFlags::DSYNC
-            } else {
-                ReadWriteFlags::empty()
-            };
+            let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
             match write_all(direct.unwrap_or(self.buffered()), position, bytes, flags) {
                 Ok(()) if sync == Sync::Data && !dsync => return self.sync("write"),
                 Ok(()) => return Ok(()),
@@ -165,8 +142,7 @@ impl HostFile {
                 Err(Stopped::Errno(Errno::INVAL)) if direct.is_some() => {
                     self.direct_refused.store(true, Ordering::Relaxed);
                     self.dsync_refused.store(false, Ordering::Relaxed);
-                    self.remarks
-                        .note_buffered(&self.path, "EINVAL from an aligned write");
+                    self.remarks.note_buffered(&self.path, "EINVAL from an aligned write");
                 }
                 Err(Stopped::Errno(errno)) => return Err(self.failed("write", errno)),
                 Err(Stopped::Short(done)) => return Err(self.short(done, bytes.len())),
@@ -187,9 +163,7 @@ impl HostFile {
             return Err(self.invalid("prepare", format!("{from}..{to}")));
         }
         let old = self.length()?;
-        let zeroed = self
-            .write_zeroes(from, to)
-            .and_then(|()| self.sync("prepare"));
+        let zeroed = self.write_zeroes(from, to).and_then(|()| self.sync("prepare"));
         if let Err(error) = &zeroed
             && error.is_full()
             && self.length()? > old
@@ -203,8 +177,7 @@ impl HostFile {
         let zeroes = ZEROES.as_slice();
         let mut position = from;
         while position < to {
-            let piece =
-                usize::try_from(to - position).map_or(zeroes.len(), |left| left.min(zeroes.len()));
+            let piece = usize::try_from(to - position).map_or(zeroes.len(), |left| left.min(zeroes.len()));
             self.write_bytes(position, &zeroes[..piece], Sync::None)?;
             position += piece as u64;
         }
@@ -234,10 +207,7 @@ impl HostFile {
         if self.writable {
             return Ok(());
         }
-        Err(
-            DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path)
-                .with_detail("opened for reads"),
-        )
+        Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path).with_detail("opened for reads"))
     }
 
     fn check_aligned(&self, op: &'static str, one: u64, other: u64) -> Result<()> {
@@ -245,10 +215,7 @@ impl HostFile {
         if one.is_multiple_of(block) && other.is_multiple_of(block) {
             return Ok(());
         }
-        Err(self.invalid(
-            op,
-            format!("{one} and {other} must be multiples of {block}"),
-        ))
+        Err(self.invalid(op, format!("{one} and {other} must be multiples of {block}")))
     }
 }
 
@@ -261,15 +228,10 @@ fn open_buffered(path: &Path, mode: OpenMode) -> Result<OwnedFd> {
     };
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let failed = |errno| DeviceError::io("open", path, errno);
-    let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)))
-        .map_err(failed)?;
+    let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))).map_err(failed)?;
     let stat = rustix::fs::fstat(&descriptor).map_err(failed)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(DeviceError::new(
-            DeviceErrorKind::IsADirectory,
-            "open",
-            path,
-        ));
+        return Err(DeviceError::new(DeviceErrorKind::IsADirectory, "open", path));
     }
     // Left set, a ring would answer EAGAIN instead of waiting for the disk.
     rustix::fs::fcntl_setfl(&descriptor, OFlags::empty()).map_err(failed)?;
@@ -285,17 +247,13 @@ fn open_direct(path: &Path, buffered: &OwnedFd) -> std::result::Result<Option<Ow
     if let Some((memory, offset)) = direct_alignment(buffered) {
         let fits = |align: u32| align != 0 && (BLOCK_BYTES as u32).is_multiple_of(align);
         if !fits(memory) || !fits(offset) {
-            return Err(Refusal::Direct(format!(
-                "it needs alignment {memory} in memory, {offset} in the file"
-            )));
+            return Err(Refusal::Direct(format!("it needs alignment {memory} in memory, {offset} in the file")));
         }
     }
     let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
     match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
         Ok(descriptor) => Ok(Some(descriptor)),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-            Err(Refusal::Direct("O_DIRECT refused at open".to_owned()))
-        }
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Err(Refusal::Direct("O_DIRECT refused at open".to_owned())),
         Err(errno) => Err(Refusal::Failed(errno)),
     }
 }

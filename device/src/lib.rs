@@ -26,9 +26,7 @@ pub use auto::open_device;
 pub use blocking::BlockingDevice;
 pub use buffers::{AlignedBuffer, BufferPool};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use device::{
-    BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync,
-};
+pub use device::{BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 pub use error::{DeviceError, DeviceErrorKind};
 pub use fault::{FaultDevice, FaultOp};
 pub use memory::MemoryDevice;

@@ -60,10 +60,9 @@ impl MachineReport {
     pub fn inspect(directories: &[PathBuf], samples: usize) -> Self {
         let ring = uring::probe().map_err(|why| why.to_string());
         let (auto, auto_reason) = match &ring {
-            Ok(_) => (
-                DeviceKind::Uring,
-                "io_uring works; what it cannot do better runs on the calling thread".to_owned(),
-            ),
+            Ok(_) => {
+                (DeviceKind::Uring, "io_uring works; what it cannot do better runs on the calling thread".to_owned())
+            }
             Err(why) => (DeviceKind::Blocking, format!("no io_uring: {why}")),
         };
         Self {
@@ -72,10 +71,7 @@ impl MachineReport {
             memlock_bytes: getrlimit(Resource::Memlock).current,
             auto,
             auto_reason,
-            directories: directories
-                .iter()
-                .map(|path| inspect_directory(path, samples))
-                .collect(),
+            directories: directories.iter().map(|path| inspect_directory(path, samples)).collect(),
         }
     }
 }
@@ -118,23 +114,16 @@ fn try_files(directory: &Path, samples: usize, report: &mut DirectoryReport) -> 
     };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let asked = rustix::fs::open(&scratch.0, flags, Mode::empty());
-    report.direct_alignment = asked
-        .ok()
-        .and_then(|descriptor| direct_alignment(&descriptor));
+    report.direct_alignment = asked.ok().and_then(|descriptor| direct_alignment(&descriptor));
     let block = buffer.as_slice();
     let mut cost = |way, write: &mut dyn FnMut(u64) -> std::result::Result<(), String>| {
         let median_us = median_us(samples, write);
         report.sync_costs.push(SyncCost { way, median_us });
     };
-    cost("pwritev2-dsync", &mut |at| {
-        file.write_bytes(at, block, Sync::Data)
-            .map_err(|error| error.to_string())
-    });
+    cost("pwritev2-dsync", &mut |at| file.write_bytes(at, block, Sync::Data).map_err(|error| error.to_string()));
     cost("pwrite-fdatasync", &mut |at| {
         let written = file.write_bytes(at, block, Sync::None);
-        written
-            .and_then(|()| file.sync("sync"))
-            .map_err(|error| error.to_string())
+        written.and_then(|()| file.sync("sync")).map_err(|error| error.to_string())
     });
     match uring::OneRing::open() {
         Ok(mut ring) => cost("ring-dsync", &mut |at| ring.write_dsync(&file, at, block)),
@@ -197,21 +186,9 @@ mod tests {
         let found = &report.directories[0];
         assert_eq!(found.problem, None);
         assert_eq!(found.sync_costs.len(), 3);
-        assert!(
-            found.sync_costs[..2]
-                .iter()
-                .all(|cost| cost.median_us.as_ref().is_ok_and(|&us| us > 0.0))
-        );
-        assert_eq!(
-            found.sync_costs[2].median_us.is_ok(),
-            report.ring.is_ok() && found.direct.is_ok()
-        );
-        assert_eq!(
-            std::fs::read_dir(directory.path())
-                .expect("readable")
-                .count(),
-            0
-        );
+        assert!(found.sync_costs[..2].iter().all(|cost| cost.median_us.as_ref().is_ok_and(|&us| us > 0.0)));
+        assert_eq!(found.sync_costs[2].median_us.is_ok(), report.ring.is_ok() && found.direct.is_ok());
+        assert_eq!(std::fs::read_dir(directory.path()).expect("readable").count(), 0);
     }
 
     #[test]

@@ -22,20 +22,14 @@ pub(crate) fn read_small(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>
     };
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(DeviceError::new(
-            DeviceErrorKind::IsADirectory,
-            "read_small",
-            path,
-        ));
+        return Err(DeviceError::new(DeviceErrorKind::IsADirectory, "read_small", path));
     }
     let too_large = |length| DeviceError::too_large("read_small", path, length, limit_bytes);
     if metadata.len() > limit_bytes {
         return Err(too_large(metadata.len()));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    file.take(limit_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     match bytes.len() as u64 {
         grown if grown > limit_bytes => Err(too_large(grown)),
         _ => Ok(Some(bytes)),
@@ -48,10 +42,8 @@ pub(crate) fn write_small(path: &Path, bytes: &[u8]) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let open = retry_on_intr(|| rustix::fs::open(&temporary, flags, Mode::from_raw_mode(0o644)));
     let mut file = File::from(open.map_err(|errno| failed(errno.into()))?);
-    let replaced = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, path));
+    let replaced =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
     if let Err(source) = replaced {
         let _best_effort = std::fs::remove_file(&temporary);
         return Err(failed(source));

@@ -9,9 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use oncelog_device::{Device, DeviceError, DeviceErrorKind};
-use oncelog_formats::checkpoint::{
-    self, CLEANER, HIGH_WATERMARK, LOG_START, OffsetCheckpoint, RECOVERY_POINT,
-};
+use oncelog_formats::checkpoint::{self, CLEANER, HIGH_WATERMARK, LOG_START, OffsetCheckpoint, RECOVERY_POINT};
 use oncelog_formats::{FormatError, clean_shutdown};
 use parking_lot::Mutex;
 
@@ -116,18 +114,6 @@ pub struct Replaced {
 /// One file's part of what to write: the offset, and whether it is listed at all.
 type Field = fn(&Offsets) -> Option<(i64, bool)>;
 
-/// The mark of a clean shutdown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CleanMark {
-    /// The directory was not closed.
-    Absent,
-    /// It was; with the broker's epoch, if that can be read.
-    Present {
-        /// As stored; -1 for none.
-        broker_epoch: Option<i64>,
-    },
-}
-
 /// The checkpoint files of one data directory, shared by its logs.
 #[derive(Debug)]
 pub struct DirectoryCheckpoints {
@@ -139,10 +125,7 @@ impl DirectoryCheckpoints {
     /// Those of the directory that holds the logs' directories.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            writing: Mutex::new(()),
-        }
+        Self { directory: directory.into(), writing: Mutex::new(()) }
     }
 
     /// What the files say about a log. A file that the device cannot read counts as unreadable.
@@ -153,10 +136,7 @@ impl DirectoryCheckpoints {
             let path = self.directory.join(name);
             match load(device, &path) {
                 Ok(entries) => find(&entries, topic, partition),
-                Err(error) => Stored::Unreadable {
-                    reason: error.reason(),
-                    path,
-                },
+                Err(error) => Stored::Unreadable { reason: error.reason(), path },
             }
         };
         StoredOffsets {
@@ -188,54 +168,24 @@ impl DirectoryCheckpoints {
         let _one = self.writing.lock();
         let mut replaced = Vec::new();
         let files: [(&str, Field); 3] = [
-            (RECOVERY_POINT, |offsets| {
-                offsets.recovery_point.map(|offset| (offset, true))
-            }),
+            (RECOVERY_POINT, |offsets| offsets.recovery_point.map(|offset| (offset, true))),
             (LOG_START, |offsets| offsets.log_start),
-            (HIGH_WATERMARK, |offsets| {
-                offsets.high_watermark.map(|offset| (offset, true))
-            }),
+            (HIGH_WATERMARK, |offsets| offsets.high_watermark.map(|offset| (offset, true))),
         ];
         for (name, field) in files {
             let changes: Vec<_> = logs
                 .iter()
-                .filter_map(|(topic, partition, offsets)| {
-                    field(offsets).map(|to| (*topic, *partition, to))
-                })
+                .filter_map(|(topic, partition, offsets)| field(offsets).map(|to| (*topic, *partition, to)))
                 .collect();
             replaced.extend(change(device, &self.directory.join(name), &changes)?);
         }
         Ok(replaced)
     }
 
-    /// Whether the directory was closed properly. Presence is the message, whatever the content is.
-    pub fn clean_mark(&self, device: &dyn Device) -> Result<CleanMark, CheckpointError> {
-        let path = self.clean_path();
-        if device.length(&path)?.is_none() {
-            return Ok(CleanMark::Absent);
-        }
-        let bytes = device
-            .read_small(&path, LIMIT_BYTES)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        let broker_epoch = clean_shutdown::parse(&bytes)
-            .ok()
-            .map(|mark| mark.broker_epoch);
-        Ok(CleanMark::Present { broker_epoch })
-    }
-
     /// Says that every log is closed and its files are complete.
-    pub fn write_clean_mark(
-        &self,
-        device: &dyn Device,
-        broker_epoch: i64,
-    ) -> Result<(), CheckpointError> {
+    pub fn write_clean_mark(&self, device: &dyn Device, broker_epoch: i64) -> Result<(), CheckpointError> {
         let _one = self.writing.lock();
-        Ok(device.write_small(
-            &self.clean_path(),
-            clean_shutdown::format(broker_epoch).as_bytes(),
-        )?)
+        Ok(device.write_small(&self.clean_path(), clean_shutdown::format(broker_epoch).as_bytes())?)
     }
 
     /// Takes the mark away, for good when this returns; before any log is opened. Whether there was one.
@@ -269,22 +219,15 @@ impl LoadError {
 }
 
 fn load(device: &dyn Device, path: &Path) -> Result<Vec<OffsetCheckpoint>, LoadError> {
-    match device
-        .read_small(path, LIMIT_BYTES)
-        .map_err(LoadError::Device)?
-    {
+    match device.read_small(path, LIMIT_BYTES).map_err(LoadError::Device)? {
         None => Ok(Vec::new()),
-        Some(bytes) => {
-            checkpoint::parse(&bytes).map_err(|source| LoadError::Format { bytes, source })
-        }
+        Some(bytes) => checkpoint::parse(&bytes).map_err(|source| LoadError::Format { bytes, source }),
     }
 }
 
 fn find(entries: &[OffsetCheckpoint], topic: &str, partition: i32) -> Stored {
     // Of two lines Kafka's map keeps the later.
-    let found = entries
-        .iter()
-        .rfind(|(t, p, _)| t == topic && *p == partition);
+    let found = entries.iter().rfind(|(t, p, _)| t == topic && *p == partition);
     found.map_or(Stored::Absent, |(.., offset)| Stored::Value(*offset))
 }
 
@@ -317,24 +260,15 @@ fn change(
     if after == before && unreadable.is_none() {
         return Ok(None);
     }
-    let format_error = |source| CheckpointError::Format {
-        path: path.to_owned(),
-        source,
-    };
+    let format_error = |source| CheckpointError::Format { path: path.to_owned(), source };
     let text = checkpoint::format(&after).map_err(format_error)?;
-    let replaced = unreadable
-        .map(|found| keep_aside(device, path, &found))
-        .transpose()?;
+    let replaced = unreadable.map(|found| keep_aside(device, path, &found)).transpose()?;
     device.write_small(path, text.as_bytes())?;
     Ok(replaced)
 }
 
 /// A copy rather than a new name: a crash in between must not make the unreadable file look absent.
-fn keep_aside(
-    device: &dyn Device,
-    path: &Path,
-    found: &LoadError,
-) -> Result<Replaced, DeviceError> {
+fn keep_aside(device: &dyn Device, path: &Path, found: &LoadError) -> Result<Replaced, DeviceError> {
     let mut name = path.as_os_str().to_owned();
     name.push(UNREADABLE_SUFFIX);
     let kept_as = PathBuf::from(name);
@@ -342,11 +276,7 @@ fn keep_aside(
         LoadError::Format { bytes, .. } => device.write_small(&kept_as, bytes)?,
         LoadError::Device(_) => device.rename(path, &kept_as)?,
     }
-    let replaced = Replaced {
-        path: path.to_owned(),
-        kept_as,
-        reason: found.reason(),
-    };
+    let replaced = Replaced { path: path.to_owned(), kept_as, reason: found.reason() };
     tracing::warn!(path = %path.display(), kept_as = %replaced.kept_as.display(), reason = %replaced.reason,
         "an unreadable checkpoint file was replaced");
     Ok(replaced)
@@ -379,56 +309,27 @@ mod tests {
         let (device, checkpoints) = start();
         put(&device, RECOVERY_POINT, b"0\n2\nother 3 17\nt 0 5\n");
         assert_eq!(checkpoints.read(&device, "t", 1), StoredOffsets::default());
-        let all = Offsets {
-            recovery_point: Some(9),
-            log_start: Some((4, true)),
-            high_watermark: Some(8),
-        };
+        let all = Offsets { recovery_point: Some(9), log_start: Some((4, true)), high_watermark: Some(8) };
         assert_eq!(checkpoints.update(&device, "t", 0, &all).unwrap(), []);
-        assert_eq!(
-            text(&device, RECOVERY_POINT).unwrap(),
-            "0\n2\nother 3 17\nt 0 9\n"
-        );
+        assert_eq!(text(&device, RECOVERY_POINT).unwrap(), "0\n2\nother 3 17\nt 0 9\n");
         let read = checkpoints.read(&device, "t", 0);
         assert_eq!(
-            [
-                &read.recovery_point,
-                &read.log_start,
-                &read.high_watermark,
-                &read.cleaner
-            ]
-            .map(Stored::value),
+            [&read.recovery_point, &read.log_start, &read.high_watermark, &read.cleaner].map(Stored::value),
             [Some(9), Some(4), Some(8), None]
         );
-        let some = Offsets {
-            high_watermark: Some(10),
-            ..Offsets::default()
-        };
-        checkpoints
-            .update_all(&device, &[("t", 0, some), ("u", 1, some)])
-            .unwrap();
-        assert_eq!(
-            text(&device, HIGH_WATERMARK).unwrap(),
-            "0\n2\nt 0 10\nu 1 10\n"
-        );
-        assert_eq!(
-            checkpoints.read(&device, "t", 0).recovery_point,
-            Stored::Value(9)
-        );
+        let some = Offsets { high_watermark: Some(10), ..Offsets::default() };
+        checkpoints.update_all(&device, &[("t", 0, some), ("u", 1, some)]).unwrap();
+        assert_eq!(text(&device, HIGH_WATERMARK).unwrap(), "0\n2\nt 0 10\nu 1 10\n");
+        assert_eq!(checkpoints.read(&device, "t", 0).recovery_point, Stored::Value(9));
     }
 
     #[test]
     fn a_log_start_at_the_first_segment_is_not_listed() {
         let (device, checkpoints) = start();
-        let at = |offset, above| Offsets {
-            log_start: Some((offset, above)),
-            ..Offsets::default()
-        };
+        let at = |offset, above| Offsets { log_start: Some((offset, above)), ..Offsets::default() };
         checkpoints.update(&device, "t", 0, &at(0, false)).unwrap();
         assert_eq!(text(&device, LOG_START), None);
-        checkpoints
-            .update_all(&device, &[("t", 0, at(4, true)), ("u", 0, at(7, true))])
-            .unwrap();
+        checkpoints.update_all(&device, &[("t", 0, at(4, true)), ("u", 0, at(7, true))]).unwrap();
         checkpoints.update(&device, "t", 0, &at(5, false)).unwrap();
         assert_eq!(text(&device, LOG_START).unwrap(), "0\n1\nu 0 7\n");
     }
@@ -438,25 +339,13 @@ mod tests {
         let (device, checkpoints) = start();
         put(&device, LOG_START, b"0\n1\nt 0 x\n");
         let read = checkpoints.read(&device, "t", 0);
-        assert!(
-            matches!(&read.log_start, Stored::Unreadable { path, .. } if path.ends_with(LOG_START))
-        );
+        assert!(matches!(&read.log_start, Stored::Unreadable { path, .. } if path.ends_with(LOG_START)));
         assert_eq!(read.recovery_point, Stored::Absent);
-        let change = Offsets {
-            log_start: Some((4, true)),
-            ..Offsets::default()
-        };
+        let change = Offsets { log_start: Some((4, true)), ..Offsets::default() };
         let replaced = checkpoints.update(&device, "t", 0, &change).unwrap();
         assert_eq!(replaced.len(), 1);
-        assert_eq!(
-            device.contents(&replaced[0].kept_as).unwrap().unwrap(),
-            b"0\n1\nt 0 x\n"
-        );
-        assert!(
-            replaced[0]
-                .kept_as
-                .ends_with("log-start-offset-checkpoint.unreadable-oncelog")
-        );
+        assert_eq!(device.contents(&replaced[0].kept_as).unwrap().unwrap(), b"0\n1\nt 0 x\n");
+        assert!(replaced[0].kept_as.ends_with("log-start-offset-checkpoint.unreadable-oncelog"));
         assert_eq!(text(&device, LOG_START).unwrap(), "0\n1\nt 0 4\n");
     }
 
@@ -464,30 +353,18 @@ mod tests {
     fn a_file_that_the_device_cannot_read_now_is_left_alone() {
         let (device, checkpoints) = start();
         put(&device, RECOVERY_POINT, b"0\n1\nother 3 17\n");
-        let change = Offsets {
-            recovery_point: Some(4),
-            ..Offsets::default()
-        };
+        let change = Offsets { recovery_point: Some(4), ..Offsets::default() };
         device.plant(FaultOp::Read, 0, 1);
-        assert!(matches!(
-            checkpoints.update(&device, "t", 0, &change),
-            Err(CheckpointError::Device(_))
-        ));
+        assert!(matches!(checkpoints.update(&device, "t", 0, &change), Err(CheckpointError::Device(_))));
         assert_eq!(text(&device, RECOVERY_POINT).unwrap(), "0\n1\nother 3 17\n");
         device.plant(FaultOp::Read, 0, 1);
-        assert!(matches!(
-            checkpoints.read(&device, "other", 3).recovery_point,
-            Stored::Unreadable { .. }
-        ));
+        assert!(matches!(checkpoints.read(&device, "other", 3).recovery_point, Stored::Unreadable { .. }));
     }
 
     #[test]
     fn a_name_that_the_file_cannot_hold_changes_nothing() {
         let (device, checkpoints) = start();
-        let change = Offsets {
-            recovery_point: Some(4),
-            ..Offsets::default()
-        };
+        let change = Offsets { recovery_point: Some(4), ..Offsets::default() };
         let refused = checkpoints.update(&device, "a b", 0, &change);
         assert!(matches!(refused, Err(CheckpointError::Format { .. })));
         assert_eq!(text(&device, RECOVERY_POINT), None);
@@ -496,26 +373,13 @@ mod tests {
     #[test]
     fn the_clean_mark() {
         let (device, checkpoints) = start();
-        assert_eq!(checkpoints.clean_mark(&device).unwrap(), CleanMark::Absent);
         assert!(!checkpoints.remove_clean_mark(&device).unwrap());
         checkpoints.write_clean_mark(&device, 42).unwrap();
-        assert_eq!(
-            text(&device, clean_shutdown::FILE_NAME).unwrap(),
-            "{\"version\":0,\"brokerEpoch\":42}"
-        );
-        assert_eq!(
-            checkpoints.clean_mark(&device).unwrap(),
-            CleanMark::Present {
-                broker_epoch: Some(42)
-            }
-        );
-        put(&device, clean_shutdown::FILE_NAME, b"");
-        assert_eq!(
-            checkpoints.clean_mark(&device).unwrap(),
-            CleanMark::Present { broker_epoch: None }
-        );
+        assert_eq!(text(&device, clean_shutdown::FILE_NAME).unwrap(), "{\"version\":0,\"brokerEpoch\":42}");
         assert!(checkpoints.remove_clean_mark(&device).unwrap());
         device.power_cut(1);
-        assert_eq!(checkpoints.clean_mark(&device).unwrap(), CleanMark::Absent);
+        assert!(!checkpoints.remove_clean_mark(&device).unwrap());
+        put(&device, clean_shutdown::FILE_NAME, b"");
+        assert!(checkpoints.remove_clean_mark(&device).unwrap(), "presence alone is the message");
     }
 }

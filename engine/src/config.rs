@@ -92,10 +92,7 @@ pub enum ConfigError {
     },
 }
 
-type Field = (
-    &'static str,
-    fn(&mut Config, &'static str, &str) -> Result<(), ConfigError>,
-);
+type Field = (&'static str, fn(&mut Config, &'static str, &str) -> Result<(), ConfigError>);
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $read:expr;)*) => {
@@ -168,15 +165,9 @@ impl Config {
     /// Sets one setting from its text. Dots and underscores mean the same; `internal.segment.bytes` is `segment_bytes`.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let underscored = name.replace('.', "_");
-        let wanted = if underscored == "internal_segment_bytes" {
-            "segment_bytes"
-        } else {
-            &underscored
-        };
+        let wanted = if underscored == "internal_segment_bytes" { "segment_bytes" } else { &underscored };
         let Some((name, read)) = Self::FIELDS.iter().find(|(known, _)| *known == wanted) else {
-            return Err(ConfigError::UnknownName {
-                name: name.to_owned(),
-            });
+            return Err(ConfigError::UnknownName { name: name.to_owned() });
         };
         read(self, name, value.trim())
     }
@@ -190,9 +181,7 @@ impl Config {
             if line.is_empty() || line.starts_with(['#', '!']) {
                 continue;
             }
-            let (name, value) = line
-                .split_once(['=', ':'])
-                .ok_or(ConfigError::InvalidLine { line: at + 1 })?;
+            let (name, value) = line.split_once(['=', ':']).ok_or(ConfigError::InvalidLine { line: at + 1 })?;
             config.set(name.trim(), value)?;
         }
         Ok(config)
@@ -201,19 +190,8 @@ impl Config {
 
 fn integer(min: i64, max: i64) -> impl Fn(&'static str, &str) -> Result<i64, ConfigError> {
     move |name, text| {
-        let value: i64 = text
-            .parse()
-            .map_err(|_| invalid(name, text, "an integer"))?;
-        if (min..=max).contains(&value) {
-            Ok(value)
-        } else {
-            Err(ConfigError::OutOfRange {
-                name,
-                value,
-                min,
-                max,
-            })
-        }
+        let value: i64 = text.parse().map_err(|_| invalid(name, text, "an integer"))?;
+        if (min..=max).contains(&value) { Ok(value) } else { Err(ConfigError::OutOfRange { name, value, min, max }) }
     }
 }
 
@@ -264,21 +242,13 @@ fn compression_type(name: &'static str, text: &str) -> Result<CompressionType, C
         "lz4" => CompressionType::Codec(Compression::Lz4),
         "zstd" => CompressionType::Codec(Compression::Zstd),
         _ => {
-            return Err(invalid(
-                name,
-                text,
-                "producer, uncompressed, gzip, snappy, lz4 or zstd",
-            ));
+            return Err(invalid(name, text, "producer, uncompressed, gzip, snappy, lz4 or zstd"));
         }
     })
 }
 
 fn invalid(name: &'static str, text: &str, expected: &'static str) -> ConfigError {
-    ConfigError::InvalidValue {
-        name,
-        value: text.to_owned(),
-        expected,
-    }
+    ConfigError::InvalidValue { name, value: text.to_owned(), expected }
 }
 
 #[cfg(test)]
@@ -290,20 +260,11 @@ mod tests {
         for name in ["segment.bytes", "segment_bytes", "internal.segment.bytes"] {
             let mut config = Config::default();
             config.set(name, " 512 ").unwrap();
-            assert_eq!(
-                config,
-                Config {
-                    segment_bytes: 512,
-                    ..Config::default()
-                },
-                "{name}"
-            );
+            assert_eq!(config, Config { segment_bytes: 512, ..Config::default() }, "{name}");
         }
         assert_eq!(
             Config::default().set("segment.size", "1"),
-            Err(ConfigError::UnknownName {
-                name: "segment.size".to_owned()
-            })
+            Err(ConfigError::UnknownName { name: "segment.size".to_owned() })
         );
     }
 
@@ -338,16 +299,8 @@ mod tests {
                 ..Config::default()
             }
         );
-        assert_eq!(
-            Config::from_properties("a=1"),
-            Err(ConfigError::UnknownName {
-                name: "a".to_owned()
-            })
-        );
-        assert_eq!(
-            Config::from_properties("\nsegment.ms"),
-            Err(ConfigError::InvalidLine { line: 2 })
-        );
+        assert_eq!(Config::from_properties("a=1"), Err(ConfigError::UnknownName { name: "a".to_owned() }));
+        assert_eq!(Config::from_properties("\nsegment.ms"), Err(ConfigError::InvalidLine { line: 2 }));
     }
 
     #[test]
@@ -372,14 +325,8 @@ mod tests {
 
     #[test]
     fn the_codec_to_store_with() {
-        assert_eq!(
-            CompressionType::Producer.target(Compression::Lz4),
-            Compression::Lz4
-        );
-        assert_eq!(
-            CompressionType::Codec(Compression::None).target(Compression::Lz4),
-            Compression::None
-        );
+        assert_eq!(CompressionType::Producer.target(Compression::Lz4), Compression::Lz4);
+        assert_eq!(CompressionType::Codec(Compression::None).target(Compression::Lz4), Compression::None);
         assert!(CleanupPolicy::Both.compacts() && CleanupPolicy::Both.deletes());
         assert!(!CleanupPolicy::Compact.deletes() && !CleanupPolicy::Delete.compacts());
     }

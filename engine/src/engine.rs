@@ -72,6 +72,9 @@ impl Engine {
         };
         tracing::info!(device = device.describe(), "opened");
         device.create_directory(&dir)?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            device.sync_directory(parent)?;
+        }
         let lock = device.lock(&dir.join(".lock"))?;
         let checkpoints = DirectoryCheckpoints::new(&dir);
         let clean = checkpoints.remove_clean_mark(&*device)?;
@@ -92,7 +95,8 @@ impl Engine {
     /// [`Error::InvalidRequest`] for a name that is none; failures of the device. Damage is no error: see
     /// [`Log::report`].
     pub fn log(&self, name: &str, options: OpenOptions) -> Result<Log> {
-        let (topic, partition) = parse_log_dir_name(name).map_err(|e| Error::InvalidRequest(format!("log name {name:?}: {e}")))?;
+        let (topic, partition) =
+            parse_log_dir_name(name).map_err(|e| Error::InvalidRequest(format!("log name {name:?}: {e}")))?;
         let mut logs = self.logs.lock();
         if let Some(log) = logs.get(name) {
             return Ok(log.clone());
@@ -132,7 +136,10 @@ impl Engine {
     /// Whether every log of the directory was open here.
     fn covers_directory(&self, logs: &BTreeMap<String, Log>) -> Result<bool> {
         let entries = self.context.device.list(&self.dir)?;
-        Ok(entries.iter().filter(|e| e.is_directory && parse_log_dir_name(&e.name).is_ok()).all(|e| logs.contains_key(&e.name)))
+        Ok(entries
+            .iter()
+            .filter(|e| e.is_directory && parse_log_dir_name(&e.name).is_ok())
+            .all(|e| logs.contains_key(&e.name)))
     }
 
     /// Ends as the death of the process would: nothing more is written.
@@ -161,7 +168,11 @@ impl Drop for Engine {
     }
 }
 
-fn spawn_driver(kick: Arc<Kick>, logs: Arc<Mutex<BTreeMap<String, Log>>>, clock: Arc<dyn Clock>) -> Result<JoinHandle<()>> {
+fn spawn_driver(
+    kick: Arc<Kick>,
+    logs: Arc<Mutex<BTreeMap<String, Log>>>,
+    clock: Arc<dyn Clock>,
+) -> Result<JoinHandle<()>> {
     let body = move || {
         let mut checkpointed_ns = clock.monotonic_ns();
         while !kick.stop.load(Ordering::Acquire) {

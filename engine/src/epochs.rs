@@ -56,33 +56,20 @@ impl EpochCache {
     /// Entries of the same or a higher epoch, or with the same or a higher start, give way.
     pub fn assign(&mut self, epoch: i32, start_offset: i64) -> Result<bool, EpochError> {
         if epoch < 0 || start_offset < 0 {
-            return Err(EpochError {
-                epoch,
-                start_offset,
-            });
+            return Err(EpochError { epoch, start_offset });
         }
         if !self.would_change(epoch, start_offset) {
             return Ok(false);
         }
-        while self
-            .entries
-            .pop_if(|last| last.epoch >= epoch || last.start_offset >= start_offset)
-            .is_some()
-        {}
-        self.entries.push(EpochEntry {
-            epoch,
-            start_offset,
-        });
+        while self.entries.pop_if(|last| last.epoch >= epoch || last.start_offset >= start_offset).is_some() {}
+        self.entries.push(EpochEntry { epoch, start_offset });
         Ok(true)
     }
 
     /// Whether [`EpochCache::assign`] would change something. Negative values change nothing.
     #[must_use]
     pub fn would_change(&self, epoch: i32, start_offset: i64) -> bool {
-        let repeats = self
-            .entries
-            .last()
-            .is_some_and(|last| last.epoch == epoch && start_offset >= last.start_offset);
+        let repeats = self.entries.last().is_some_and(|last| last.epoch == epoch && start_offset >= last.start_offset);
         epoch >= 0 && start_offset >= 0 && !repeats
     }
 
@@ -91,11 +78,7 @@ impl EpochCache {
     #[must_use]
     pub fn end_offset_for(&self, epoch: i32, log_end: i64) -> (i32, i64) {
         let unknown = (UNDEFINED_EPOCH, UNDEFINED_OFFSET);
-        let Some(last) = self
-            .entries
-            .last()
-            .filter(|last| epoch != UNDEFINED_EPOCH && epoch <= last.epoch)
-        else {
+        let Some(last) = self.entries.last().filter(|last| epoch != UNDEFINED_EPOCH && epoch <= last.epoch) else {
             return unknown;
         };
         if epoch == last.epoch {
@@ -103,21 +86,12 @@ impl EpochCache {
         }
         let above = self.entries.partition_point(|entry| entry.epoch <= epoch);
         let end_offset = self.entries[above].start_offset;
-        (
-            if above == 0 {
-                epoch
-            } else {
-                self.entries[above - 1].epoch
-            },
-            end_offset,
-        )
+        (if above == 0 { epoch } else { self.entries[above - 1].epoch }, end_offset)
     }
 
     /// Forgets epochs that begin at or behind `end_offset`; whether anything changed. A negative offset changes nothing.
     pub fn truncate_from_end(&mut self, end_offset: i64) -> bool {
-        let kept = self
-            .entries
-            .partition_point(|entry| entry.start_offset < end_offset);
+        let kept = self.entries.partition_point(|entry| entry.start_offset < end_offset);
         let changes = end_offset >= 0 && kept < self.entries.len();
         if changes {
             self.entries.truncate(kept);
@@ -128,9 +102,7 @@ impl EpochCache {
     /// Forgets what lies below `start_offset`: the epoch in force there now begins there. Whether anything changed.
     /// A negative offset changes nothing.
     pub fn truncate_from_start(&mut self, start_offset: i64) -> bool {
-        let dropped = self
-            .entries
-            .partition_point(|entry| entry.start_offset <= start_offset);
+        let dropped = self.entries.partition_point(|entry| entry.start_offset <= start_offset);
         if start_offset < 0 || dropped == 0 {
             return false;
         }
@@ -146,9 +118,7 @@ impl EpochCache {
     /// The epoch in force at `offset`.
     #[must_use]
     pub fn epoch_for_offset(&self, offset: i64) -> Option<i32> {
-        let above = self
-            .entries
-            .partition_point(|entry| entry.start_offset <= offset);
+        let above = self.entries.partition_point(|entry| entry.start_offset <= offset);
         above.checked_sub(1).map(|at| self.entries[at].epoch)
     }
 
@@ -168,9 +138,7 @@ impl EpochCache {
     /// The smallest epoch above `epoch`.
     #[must_use]
     pub fn next(&self, epoch: i32) -> Option<EpochEntry> {
-        self.entries
-            .get(self.entries.partition_point(|entry| entry.epoch <= epoch))
-            .copied()
+        self.entries.get(self.entries.partition_point(|entry| entry.epoch <= epoch)).copied()
     }
 
     /// All entries, oldest first: what belongs into the checkpoint.
@@ -201,11 +169,7 @@ mod tests {
     }
 
     fn pairs(cache: &EpochCache) -> Vec<(i32, i64)> {
-        cache
-            .entries()
-            .iter()
-            .map(|entry| (entry.epoch, entry.start_offset))
-            .collect()
+        cache.entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect()
     }
 
     #[test]
@@ -220,38 +184,20 @@ mod tests {
             (&[(2, 6), (2, 5)], &[(2, 5)]),
             (&[(2, 6), (3, 8), (4, 11), (3, 12)], &[(2, 6), (3, 12)]),
             (&[(2, 6), (3, 8), (4, 11), (1, 20)], &[(1, 20)]),
-            (
-                &[(1, 11), (1, 12), (2, 13), (2, 14), (3, 15), (3, 16)],
-                &[(1, 11), (2, 13), (3, 15)],
-            ),
+            (&[(1, 11), (1, 12), (2, 13), (2, 14), (3, 15), (3, 16)], &[(1, 11), (2, 13), (3, 15)]),
         ];
         for (assigned, expected) in table {
             let cache = cache(assigned);
             assert_eq!(pairs(&cache), *expected, "{assigned:?}");
-            assert_eq!(
-                EpochCache::from_entries(cache.entries().to_vec()),
-                Ok(cache)
-            );
+            assert_eq!(EpochCache::from_entries(cache.entries().to_vec()), Ok(cache));
         }
     }
 
     #[test]
     fn a_stored_list_that_does_not_increase_is_repaired() {
-        let stored = [(0, 0), (5, 10), (3, 20)].map(|(epoch, start_offset)| EpochEntry {
-            epoch,
-            start_offset,
-        });
-        assert_eq!(
-            pairs(&EpochCache::from_entries(stored).unwrap()),
-            [(0, 0), (3, 20)]
-        );
-        assert!(
-            EpochCache::from_entries([EpochEntry {
-                epoch: -1,
-                start_offset: 0
-            }])
-            .is_err()
-        );
+        let stored = [(0, 0), (5, 10), (3, 20)].map(|(epoch, start_offset)| EpochEntry { epoch, start_offset });
+        assert_eq!(pairs(&EpochCache::from_entries(stored).unwrap()), [(0, 0), (3, 20)]);
+        assert!(EpochCache::from_entries([EpochEntry { epoch: -1, start_offset: 0 }]).is_err());
     }
 
     #[test]
@@ -259,13 +205,7 @@ mod tests {
         let mut cache = cache(&[(2, 6)]);
         for (epoch, start_offset) in [(-1, 7), (3, -1)] {
             assert!(!cache.would_change(epoch, start_offset));
-            assert_eq!(
-                cache.assign(epoch, start_offset),
-                Err(EpochError {
-                    epoch,
-                    start_offset
-                })
-            );
+            assert_eq!(cache.assign(epoch, start_offset), Err(EpochError { epoch, start_offset }));
         }
         assert_eq!(pairs(&cache), [(2, 6)]);
     }
@@ -280,12 +220,7 @@ mod tests {
             (&[], 0, 0, NONE),
             (&[], -1, 73, NONE),
             (&[], 7, 0, NONE),
-            (
-                &[(1, 11), (1, 12), (2, 13), (2, 14), (3, 15), (3, 16)],
-                2,
-                17,
-                (2, 15),
-            ),
+            (&[(1, 11), (1, 12), (2, 13), (2, 14), (3, 15), (3, 16)], 2, 17, (2, 15)),
             (&[(2, 100)], 3, 100, NONE),
             (&[(2, 6)], 2, 7, (2, 7)),
             (&[(2, 6), (4, 9)], 1, 12, (1, 6)),
@@ -301,11 +236,7 @@ mod tests {
             (&[(0, 0), (1, 3), (2, 6)], 0, 9, (0, 3)),
         ];
         for &(assigned, epoch, log_end, expected) in table {
-            assert_eq!(
-                cache(assigned).end_offset_for(epoch, log_end),
-                expected,
-                "{assigned:?}, epoch {epoch}"
-            );
+            assert_eq!(cache(assigned).end_offset_for(epoch, log_end), expected, "{assigned:?}, epoch {epoch}");
         }
     }
 
@@ -326,11 +257,7 @@ mod tests {
         ];
         for &(assigned, offset, expected) in table {
             let mut cache = cache(assigned);
-            assert_eq!(
-                cache.truncate_from_start(offset),
-                assigned != expected,
-                "{assigned:?} at {offset}"
-            );
+            assert_eq!(cache.truncate_from_start(offset), assigned != expected, "{assigned:?} at {offset}");
             assert_eq!(pairs(&cache), expected, "{assigned:?} at {offset}");
         }
     }
@@ -348,11 +275,7 @@ mod tests {
         ];
         for &(assigned, offset, expected) in table {
             let mut cache = cache(assigned);
-            assert_eq!(
-                cache.truncate_from_end(offset),
-                assigned != expected,
-                "{assigned:?} at {offset}"
-            );
+            assert_eq!(cache.truncate_from_end(offset), assigned != expected, "{assigned:?} at {offset}");
             assert_eq!(pairs(&cache), expected, "{assigned:?} at {offset}");
             assert_eq!(cache.latest(), expected.last().map(|last| last.0));
         }
@@ -368,17 +291,11 @@ mod tests {
         let epoch = |entry: Option<EpochEntry>| entry.map(|entry| entry.epoch);
         assert_eq!(epoch(EpochCache::new().previous(2)), None);
         let mut four = cache(&[(2, 10), (4, 15), (10, 20)]);
-        assert_eq!(
-            [2, 4, 10].map(|of| epoch(four.previous(of))),
-            [None, Some(2), Some(4)]
-        );
+        assert_eq!([2, 4, 10].map(|of| epoch(four.previous(of))), [None, Some(2), Some(4)]);
         four.truncate_from_end(18);
         assert_eq!(epoch(four.previous(four.latest().unwrap())), Some(2));
         let three = cache(&[(0, 0), (1, 100), (2, 200)]);
-        assert_eq!(
-            [-1, 0, 1, 2, 100].map(|of| epoch(three.next(of))),
-            [Some(0), Some(1), Some(2), None, None]
-        );
+        assert_eq!([-1, 0, 1, 2, 100].map(|of| epoch(three.next(of))), [Some(0), Some(1), Some(2), None, None]);
         let offsets = cache(&[(0, 10), (1, 20), (5, 30)]);
         let found = [25, 20, 30, 50, 5].map(|offset| offsets.epoch_for_offset(offset));
         assert_eq!(found, [Some(1), Some(1), Some(5), Some(5), None]);

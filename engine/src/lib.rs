@@ -6,21 +6,22 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
-pub mod config;
-pub mod validate;
-mod index;
-mod epochs;
 mod checkpoints;
-mod error;
-mod segment;
-mod log;
+pub mod config;
 mod engine;
+pub mod epochs;
+mod error;
+mod index;
+mod log;
+mod segment;
+pub mod validate;
 
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Damage, Error, Result};
 pub use log::{
-    Ack, Append, Appended, Fetched, Isolation, Log, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState, SnapshotState, Ticket,
+    Ack, Append, Appended, Fetched, Isolation, Log, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState,
+    SnapshotState, Ticket,
 };
 pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
 pub use oncelog_snapshot::{Origin, ProducerEntry, Refusal};

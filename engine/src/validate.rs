@@ -13,8 +13,7 @@ use std::borrow::Cow;
 
 use oncelog_formats::batch::{NO_TIMESTAMP, set_timestamps};
 use oncelog_formats::{
-    BatchBuilder, BatchHeader, BatchView, Batches, Compression, FormatError, Record, Records,
-    TimestampType,
+    BatchBuilder, BatchHeader, BatchView, Batches, Compression, FormatError, Record, Records, TimestampType,
 };
 use oncelog_snapshot::Origin;
 
@@ -86,28 +85,17 @@ pub fn check_one<'a>(set: &[BatchView<'a>], origin: Origin) -> Result<BatchView<
 /// Validates a batch of a client or coordinator behind [`check_set`], and gives it the log's timestamps and codec.
 /// `now_ms` is the log's clock. [`ValidateError::CodecUnavailable`] where the batch's codec, or the one to store it with, is
 /// not compiled in: a batch is never taken without a look at its records.
-pub fn validate<'a>(
-    batch: BatchView<'a>,
-    origin: Origin,
-    config: &Config,
-    now_ms: i64,
-) -> Result<Validated<'a>> {
+pub fn validate<'a>(batch: BatchView<'a>, origin: Origin, config: &Config, now_ms: i64) -> Result<Validated<'a>> {
     let header = *batch.header();
     if origin == Origin::Client {
         check_client(&header)?;
     }
     let source = header.compression().map_err(refused_codec)?;
-    let target = if header.is_control() {
-        source
-    } else {
-        config.compression_type.target(source)
-    };
+    let target = if header.is_control() { source } else { config.compression_type.target(source) };
     let records = batch.decode(DECODE_LIMIT_BYTES).map_err(refused_records)?;
     let found = check_records(&records, &header, config, now_ms)?;
     let both_plain = source == Compression::None && target == Compression::None;
-    let rebuild = found.count > 0
-        && !header.is_control()
-        && (source != target || !both_plain && !found.consecutive);
+    let rebuild = found.count > 0 && !header.is_control() && (source != target || !both_plain && !found.consecutive);
     let mut bytes = if rebuild {
         Cow::Owned(encode_again(&records, &header, target)?)
     } else {
@@ -115,11 +103,7 @@ pub fn validate<'a>(
         Cow::Borrowed(batch.bytes())
     };
     let kind = config.message_timestamp_type;
-    let max_timestamp = if kind == TimestampType::LogAppendTime {
-        now_ms
-    } else {
-        found.max_timestamp
-    };
+    let max_timestamp = if kind == TimestampType::LogAppendTime { now_ms } else { found.max_timestamp };
     let stored = BatchHeader::parse(&bytes).map_err(ValidateError::Corrupt)?;
     if stored.timestamp_type() != kind || stored.max_timestamp != max_timestamp {
         set_timestamps(bytes.to_mut(), kind, max_timestamp).map_err(ValidateError::Corrupt)?;
@@ -127,17 +111,8 @@ pub fn validate<'a>(
     if rebuild && bytes.len() as u64 > config.max_message_bytes {
         return Err(too_large(bytes.len(), config));
     }
-    let log_append_time = if kind == TimestampType::LogAppendTime {
-        now_ms
-    } else {
-        NO_TIMESTAMP
-    };
-    Ok(Validated {
-        bytes,
-        max_timestamp,
-        log_append_time,
-        records: found.count,
-    })
+    let log_append_time = if kind == TimestampType::LogAppendTime { now_ms } else { NO_TIMESTAMP };
+    Ok(Validated { bytes, max_timestamp, log_append_time, records: found.count })
 }
 
 /// Whether appends of this origin get their offsets from the log.
@@ -149,11 +124,9 @@ pub fn assigns_offsets(origin: Origin) -> bool {
 fn check_origin(header: &BatchHeader, origin: Origin, leader_epoch: i32) -> Result<()> {
     let (found, base_offset) = (header.partition_leader_epoch, header.base_offset);
     match origin {
-        Origin::RaftLeader if found != leader_epoch => Err(InvalidRecord::LeaderEpoch {
-            expected: leader_epoch,
-            found,
+        Origin::RaftLeader if found != leader_epoch => {
+            Err(InvalidRecord::LeaderEpoch { expected: leader_epoch, found }.into())
         }
-        .into()),
         Origin::Client if base_offset != 0 => Err(InvalidRecord::BaseOffset { base_offset }.into()),
         _ => Ok(()),
     }
@@ -166,11 +139,7 @@ fn check_order(header: &BatchHeader, previous: Option<i64>) -> Result<()> {
     let overlaps = previous.is_some_and(|previous| base_offset <= previous);
     let previous = previous.unwrap_or(-1);
     if overlaps || last_offset <= previous || header.last_offset_delta < 0 {
-        return Err(ValidateError::OffsetsOutOfOrder {
-            base_offset,
-            last_offset,
-            previous,
-        });
+        return Err(ValidateError::OffsetsOutOfOrder { base_offset, last_offset, previous });
     }
     Ok(())
 }
@@ -178,11 +147,7 @@ fn check_order(header: &BatchHeader, previous: Option<i64>) -> Result<()> {
 fn check_client(header: &BatchHeader) -> Result<()> {
     let (last_offset_delta, count) = (header.last_offset_delta, header.record_count);
     if last_offset_delta < 0 {
-        return Err(InvalidRecord::OffsetRange {
-            last_offset_delta,
-            count,
-        }
-        .into());
+        return Err(InvalidRecord::OffsetRange { last_offset_delta, count }.into());
     }
     if count <= 0 {
         return Err(InvalidRecord::Count { count }.into());
@@ -193,11 +158,7 @@ fn check_client(header: &BatchHeader) -> Result<()> {
     }
     if header.has_producer_id() && header.base_sequence < 0 {
         let (producer_id, base_sequence) = (header.producer_id, header.base_sequence);
-        return Err(InvalidRecord::Sequence {
-            producer_id,
-            base_sequence,
-        }
-        .into());
+        return Err(InvalidRecord::Sequence { producer_id, base_sequence }.into());
     }
     Ok(())
 }
@@ -205,11 +166,7 @@ fn check_client(header: &BatchHeader) -> Result<()> {
 fn check_range(header: &BatchHeader) -> Result<()> {
     let (last_offset_delta, count) = (header.last_offset_delta, header.record_count);
     if i64::from(last_offset_delta) + 1 != i64::from(count) {
-        return Err(InvalidRecord::OffsetRange {
-            last_offset_delta,
-            count,
-        }
-        .into());
+        return Err(InvalidRecord::OffsetRange { last_offset_delta, count }.into());
     }
     Ok(())
 }
@@ -223,17 +180,8 @@ struct Found {
 }
 
 /// Reads all records. A break of the format wins over a timestamp out of range, and that over a missing key.
-fn check_records(
-    records: &Records<'_>,
-    header: &BatchHeader,
-    config: &Config,
-    now_ms: i64,
-) -> Result<Found> {
-    let mut found = Found {
-        count: 0,
-        max_timestamp: NO_TIMESTAMP,
-        consecutive: true,
-    };
+fn check_records(records: &Records<'_>, header: &BatchHeader, config: &Config, now_ms: i64) -> Result<Found> {
+    let mut found = Found { count: 0, max_timestamp: NO_TIMESTAMP, consecutive: true };
     let mut refused: Option<ValidateError> = None;
     for record in records.records() {
         let record = record.map_err(refused_records)?;
@@ -264,38 +212,19 @@ fn check_record(
     if config.message_timestamp_type == TimestampType::CreateTime && timestamp != NO_TIMESTAMP {
         // Kafka's subtraction wraps.
         let behind_ms = now_ms.wrapping_sub(timestamp);
-        let (before_max, after_max) = (
-            config.message_timestamp_before_max_ms,
-            config.message_timestamp_after_max_ms,
-        );
+        let (before_max, after_max) = (config.message_timestamp_before_max_ms, config.message_timestamp_after_max_ms);
         let outside = behind_ms > before_max || behind_ms.wrapping_neg() > after_max;
-        return outside.then_some(ValidateError::InvalidTimestamp {
-            number,
-            timestamp,
-            now_ms,
-        });
+        return outside.then_some(ValidateError::InvalidTimestamp { number, timestamp, now_ms });
     }
     let claims_ours = header.timestamp_type() == TimestampType::LogAppendTime;
-    claims_ours.then_some(ValidateError::InvalidTimestamp {
-        number,
-        timestamp,
-        now_ms,
-    })
+    claims_ours.then_some(ValidateError::InvalidTimestamp { number, timestamp, now_ms })
 }
 
 /// The same records under another codec, at consecutive offsets.
-fn encode_again(
-    records: &Records<'_>,
-    header: &BatchHeader,
-    codec: Compression,
-) -> Result<Vec<u8>> {
+fn encode_again(records: &Records<'_>, header: &BatchHeader, codec: Compression) -> Result<Vec<u8>> {
     let mut builder = BatchBuilder::new()
         .compression(codec)
-        .producer(
-            header.producer_id,
-            header.producer_epoch,
-            header.base_sequence,
-        )
+        .producer(header.producer_id, header.producer_epoch, header.base_sequence)
         .transactional(header.is_transactional());
     let mut headers = Vec::new();
     for record in records.records() {
@@ -308,10 +237,7 @@ fn encode_again(
 }
 
 fn too_large(size_bytes: usize, config: &Config) -> ValidateError {
-    ValidateError::RecordTooLarge {
-        size_bytes,
-        limit_bytes: config.max_message_bytes,
-    }
+    ValidateError::RecordTooLarge { size_bytes, limit_bytes: config.max_message_bytes }
 }
 
 fn refused_codec(error: FormatError) -> ValidateError {
@@ -325,9 +251,7 @@ fn refused_records(error: FormatError) -> ValidateError {
     match error {
         FormatError::CodecUnavailable(codec) => ValidateError::CodecUnavailable(codec),
         FormatError::UnknownCodec(id) => ValidateError::UnknownCodec(id),
-        FormatError::TooLarge { .. } => ValidateError::DecodesTooLarge {
-            limit_bytes: DECODE_LIMIT_BYTES,
-        },
+        FormatError::TooLarge { .. } => ValidateError::DecodesTooLarge { limit_bytes: DECODE_LIMIT_BYTES },
         error => InvalidRecord::Malformed(error).into(),
     }
 }

@@ -37,18 +37,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<OffsetCheckpoint>> {
 /// # Errors
 /// `BadName` if a topic is empty or holds white space, which no reader could tell from a separator.
 pub fn format(entries: &[OffsetCheckpoint]) -> Result<String> {
-    if entries
-        .iter()
-        .any(|(topic, ..)| topic.is_empty() || topic.contains(is_space))
-    {
-        return Err(FormatError::BadName {
-            what: WHAT,
-            reason: "a topic is empty or holds white space",
-        });
+    if entries.iter().any(|(topic, ..)| topic.is_empty() || topic.contains(is_space)) {
+        return Err(FormatError::BadName { what: WHAT, reason: "a topic is empty or holds white space" });
     }
-    Ok(checkpoint_text::format(entries.iter().map(
-        |(topic, partition, offset)| alloc::format!("{topic} {partition} {offset}"),
-    )))
+    Ok(checkpoint_text::format(
+        entries.iter().map(|(topic, partition, offset)| alloc::format!("{topic} {partition} {offset}")),
+    ))
 }
 
 #[cfg(test)]
@@ -66,22 +60,9 @@ mod tests {
 
     #[test]
     fn two_or_four_fields_or_no_integer_are_refused() {
-        for line in [
-            "foo 0",
-            "foo 0 1 2",
-            "foo 0 x",
-            "foo x 1",
-            " foo 0 1",
-            "a\u{b}b 0 1",
-        ] {
+        for line in ["foo 0", "foo 0 1 2", "foo 0 x", "foo x 1", " foo 0 1", "a\u{b}b 0 1"] {
             let text = alloc::format!("0\n1\n{line}\n");
-            assert!(
-                matches!(
-                    parse(text.as_bytes()),
-                    Err(FormatError::BadText { line: 3, .. })
-                ),
-                "{line:?}"
-            );
+            assert!(matches!(parse(text.as_bytes()), Err(FormatError::BadText { line: 3, .. })), "{line:?}");
         }
     }
 

@@ -24,27 +24,19 @@ pub(crate) fn parse<const FIELDS: usize, T>(
     };
     let version: i32 = number(version).ok_or(malformed(what, line, "the version is no integer"))?;
     if i64::from(version) != VERSION {
-        return Err(FormatError::BadVersion {
-            what,
-            version: version.into(),
-        });
+        return Err(FormatError::BadVersion { what, version: version.into() });
     }
     let Some((line, count)) = lines.next() else {
         return Ok(Vec::new());
     };
-    let count: i32 =
-        number(count).ok_or(malformed(what, line, "the number of entries is no integer"))?;
+    let count: i32 = number(count).ok_or(malformed(what, line, "the number of entries is no integer"))?;
     let mut entries = Vec::new();
     for (line, text) in lines {
         let fields = fields(text).ok_or(malformed(what, line, "wrong number of fields"))?;
         entries.push(entry(fields).ok_or(malformed(what, line, "a field is no integer"))?);
     }
     if usize::try_from(count) != Ok(entries.len()) {
-        return Err(malformed(
-            what,
-            line,
-            "the number of entries differs from what follows",
-        ));
+        return Err(malformed(what, line, "the number of entries differs from what follows"));
     }
     Ok(entries)
 }
@@ -61,15 +53,9 @@ pub(crate) fn format<T: Display>(entries: impl ExactSizeIterator<Item = T>) -> S
 }
 
 /// Lines of a text file with their numbers from 1.
-pub(crate) fn lines<'a>(
-    what: &'static str,
-    bytes: &'a [u8],
-) -> Result<impl Iterator<Item = (usize, &'a str)>> {
+pub(crate) fn lines<'a>(what: &'static str, bytes: &'a [u8]) -> Result<impl Iterator<Item = (usize, &'a str)>> {
     let text = core::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         malformed(what, line, "not UTF-8")
     })?;
     Ok((1..).zip(text.lines()))

@@ -27,22 +27,12 @@ pub struct CleanShutdown {
 /// `BadText` unless it is one flat JSON object of integers that holds both fields.
 pub fn parse(bytes: &[u8]) -> Result<CleanShutdown> {
     let bad = |reason| malformed(FILE_NAME, 1, reason);
-    let text = core::str::from_utf8(bytes)
-        .map_err(|_| bad("not UTF-8"))?
-        .trim();
-    let inner = text
-        .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'))
-        .ok_or(bad("no object"))?;
+    let text = core::str::from_utf8(bytes).map_err(|_| bad("not UTF-8"))?.trim();
+    let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(bad("no object"))?;
     let (mut version, mut broker_epoch) = (None, None);
     for field in inner.split(',') {
-        let (name, value) = field
-            .split_once(':')
-            .ok_or(bad("a field without a value"))?;
-        let value: i64 = value
-            .trim()
-            .parse()
-            .map_err(|_| bad("a value is no integer"))?;
+        let (name, value) = field.split_once(':').ok_or(bad("a field without a value"))?;
+        let value: i64 = value.trim().parse().map_err(|_| bad("a value is no integer"))?;
         match name.trim() {
             "\"version\"" => version = Some(value),
             "\"brokerEpoch\"" => broker_epoch = Some(value),
@@ -50,14 +40,8 @@ pub fn parse(bytes: &[u8]) -> Result<CleanShutdown> {
         }
     }
     let version = version.ok_or(bad("no version"))?;
-    let version = i32::try_from(version).map_err(|_| FormatError::BadVersion {
-        what: FILE_NAME,
-        version,
-    })?;
-    Ok(CleanShutdown {
-        version,
-        broker_epoch: broker_epoch.ok_or(bad("no brokerEpoch"))?,
-    })
+    let version = i32::try_from(version).map_err(|_| FormatError::BadVersion { what: FILE_NAME, version })?;
+    Ok(CleanShutdown { version, broker_epoch: broker_epoch.ok_or(bad("no brokerEpoch"))? })
 }
 
 /// The content for this epoch.
@@ -75,34 +59,19 @@ mod tests {
     #[test]
     fn kafkas_own_text_both_ways() {
         assert_eq!(format(42), r#"{"version":0,"brokerEpoch":42}"#);
-        let expected = Ok(CleanShutdown {
-            version: 0,
-            broker_epoch: 42,
-        });
+        let expected = Ok(CleanShutdown { version: 0, broker_epoch: 42 });
         assert_eq!(parse(br#"{"version":0,"brokerEpoch":42}"#), expected);
-        assert_eq!(
-            parse(b" { \"brokerEpoch\" : 42 ,\n\"later\":7, \"version\" : 0 }\n"),
-            expected
-        );
+        assert_eq!(parse(b" { \"brokerEpoch\" : 42 ,\n\"later\":7, \"version\" : 0 }\n"), expected);
     }
 
     #[test]
     fn other_content_is_refused() {
-        for text in [
-            "",
-            "{}",
-            "42",
-            r#"{"version":0}"#,
-            r#"{"brokerEpoch":1}"#,
-            r#"{"version":0,"brokerEpoch":"1"}"#,
-            "{",
-        ] {
+        for text in
+            ["", "{}", "42", r#"{"version":0}"#, r#"{"brokerEpoch":1}"#, r#"{"version":0,"brokerEpoch":"1"}"#, "{"]
+        {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
-        assert!(matches!(
-            parse(br#"{"version":2147483648,"brokerEpoch":1}"#),
-            Err(FormatError::BadVersion { .. })
-        ));
+        assert!(matches!(parse(br#"{"version":2147483648,"brokerEpoch":1}"#), Err(FormatError::BadVersion { .. })));
     }
 
     proptest! {

@@ -40,10 +40,7 @@ impl Compression {
 
     /// The codec of a number in a batch's attributes; 5 and above are [`FormatError::UnknownCodec`].
     pub fn from_id(id: u8) -> Result<Self> {
-        Self::ALL
-            .get(usize::from(id))
-            .copied()
-            .ok_or(FormatError::UnknownCodec(id))
+        Self::ALL.get(usize::from(id)).copied().ok_or(FormatError::UnknownCodec(id))
     }
 
     /// The number in a batch's attributes.
@@ -67,10 +64,7 @@ impl Compression {
     /// The codec of one of Kafka's names; anything else is [`FormatError::BadName`].
     pub fn from_name(name: &str) -> Result<Self> {
         let named = Self::ALL.into_iter().find(|codec| codec.name() == name);
-        named.ok_or(FormatError::BadName {
-            what: "compression",
-            reason: "none of none, gzip, snappy, lz4, zstd",
-        })
+        named.ok_or(FormatError::BadName { what: "compression", reason: "none of none, gzip, snappy, lz4, zstd" })
     }
 }
 
@@ -113,10 +107,7 @@ pub fn decompress(codec: Compression, bytes: &[u8], limit_bytes: usize) -> Resul
 }
 
 fn too_large(limit_bytes: usize) -> FormatError {
-    FormatError::TooLarge {
-        what: "decompressed records",
-        limit_bytes,
-    }
+    FormatError::TooLarge { what: "decompressed records", limit_bytes }
 }
 
 /// Makes room for `more` bytes behind `output`: doubles, but never past the limit.
@@ -127,9 +118,7 @@ fn reserve(output: &mut Vec<u8>, more: usize, limit_bytes: usize) -> Result<()> 
         return Err(too_large(limit_bytes));
     }
     if needed > output.capacity() {
-        let capacity = needed
-            .max(output.capacity().saturating_mul(2))
-            .min(limit_bytes);
+        let capacity = needed.max(output.capacity().saturating_mul(2)).min(limit_bytes);
         output.reserve_exact(capacity - output.len());
     }
     Ok(())

@@ -102,42 +102,27 @@ impl ControlRecord {
     /// [`FormatError::InvalidRecord`] where a field is short, absent or of negative version.
     pub fn parse(record: &Record<'_>) -> Result<Self> {
         let key = record.key.and_then(|key| key.first_chunk::<4>());
-        let &[v0, v1, t0, t1] = key.ok_or(FormatError::InvalidRecord {
-            reason: "short control key",
-        })?;
+        let &[v0, v1, t0, t1] = key.ok_or(FormatError::InvalidRecord { reason: "short control key" })?;
         if i16::from_be_bytes([v0, v1]) < 0 {
-            return Err(FormatError::InvalidRecord {
-                reason: "negative version of a control key",
-            });
+            return Err(FormatError::InvalidRecord { reason: "negative version of a control key" });
         }
         let kind = ControlType::from_id(i16::from_be_bytes([t0, t1]));
         let marker = match kind {
             ControlType::Abort | ControlType::Commit => {
                 let coordinator_epoch = parse_coordinator_epoch(record.value)?;
-                Some(EndTxnMarker {
-                    commit: kind == ControlType::Commit,
-                    coordinator_epoch,
-                })
+                Some(EndTxnMarker { commit: kind == ControlType::Commit, coordinator_epoch })
             }
             _ => None,
         };
-        Ok(Self {
-            kind,
-            timestamp: record.timestamp,
-            marker,
-        })
+        Ok(Self { kind, timestamp: record.timestamp, marker })
     }
 }
 
 fn parse_coordinator_epoch(value: Option<&[u8]>) -> Result<i32> {
     let value = value.and_then(|value| value.first_chunk::<6>());
-    let &[v0, v1, epoch @ ..] = value.ok_or(FormatError::InvalidRecord {
-        reason: "short end-transaction marker",
-    })?;
+    let &[v0, v1, epoch @ ..] = value.ok_or(FormatError::InvalidRecord { reason: "short end-transaction marker" })?;
     if i16::from_be_bytes([v0, v1]) < 0 {
-        return Err(FormatError::InvalidRecord {
-            reason: "negative version of an end-transaction marker",
-        });
+        return Err(FormatError::InvalidRecord { reason: "negative version of an end-transaction marker" });
     }
     Ok(i32::from_be_bytes(epoch))
 }
@@ -148,16 +133,12 @@ impl BatchView<'_> {
     /// [`ControlRecord::parse`].
     pub fn control(&self) -> Result<ControlRecord> {
         if !self.header().is_control() {
-            return Err(FormatError::InvalidRecord {
-                reason: "no control batch",
-            });
+            return Err(FormatError::InvalidRecord { reason: "no control batch" });
         }
         let records = self.decode(LIMIT_BYTES)?;
         match records.records().next() {
             Some(record) => ControlRecord::parse(&record?),
-            None => Err(FormatError::InvalidRecord {
-                reason: "control batch without a record",
-            }),
+            None => Err(FormatError::InvalidRecord { reason: "control batch without a record" }),
         }
     }
 }
@@ -173,11 +154,7 @@ pub fn end_txn_marker_batch(
     coordinator_epoch: i32,
     timestamp: i64,
 ) -> Vec<u8> {
-    let kind = if commit {
-        ControlType::Commit
-    } else {
-        ControlType::Abort
-    };
+    let kind = if commit { ControlType::Commit } else { ControlType::Abort };
     let mut key = [0; 4];
     key[2..].copy_from_slice(&kind.id().to_be_bytes());
     let mut value = [0; 6];
@@ -189,9 +166,7 @@ pub fn end_txn_marker_batch(
         .transactional(true)
         .control(true);
     builder.append(timestamp, Some(&key), Some(&value), &[]);
-    builder
-        .build()
-        .expect("17 bytes of uncompressed record fit")
+    builder.build().expect("17 bytes of uncompressed record fit")
 }
 
 #[cfg(test)]

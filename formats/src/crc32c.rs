@@ -30,11 +30,7 @@ mod tests {
         let bytes: alloc::vec::Vec<u8> = (0..2048u32).map(|i| ((i * 31) >> 3) as u8).collect();
         let whole = crc32c(&bytes);
         for split in (0..bytes.len()).step_by(37) {
-            assert_eq!(
-                crc32c_append(crc32c(&bytes[..split]), &bytes[split..]),
-                whole,
-                "split at {split}"
-            );
+            assert_eq!(crc32c_append(crc32c(&bytes[..split]), &bytes[split..]), whole, "split at {split}");
         }
     }
 }

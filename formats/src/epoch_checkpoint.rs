@@ -34,10 +34,7 @@ impl fmt::Display for EpochEntry {
 /// `BadVersion` unless the version is 0; `BadText` for everything else Kafka refuses.
 pub fn parse(bytes: &[u8]) -> Result<Vec<EpochEntry>> {
     checkpoint_text::parse(FILE_NAME, bytes, |[epoch, start_offset]| {
-        Some(EpochEntry {
-            epoch: number(epoch)?,
-            start_offset: number(start_offset)?,
-        })
+        Some(EpochEntry { epoch: number(epoch)?, start_offset: number(start_offset)? })
     })
 }
 
@@ -55,16 +52,7 @@ mod tests {
 
     #[test]
     fn kafkas_own_text_both_ways() {
-        let entries = [
-            EpochEntry {
-                epoch: 0,
-                start_offset: 0,
-            },
-            EpochEntry {
-                epoch: 3,
-                start_offset: 1024,
-            },
-        ];
+        let entries = [EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 1024 }];
         assert_eq!(format(&entries), "0\n2\n0 0\n3 1024\n");
         assert_eq!(parse(b"0\n2\n0 0\n3 1024\n").unwrap(), entries);
     }
@@ -74,22 +62,12 @@ mod tests {
         for text in ["", "0", "0\n", "0\n0", "0\n0\n"] {
             assert_eq!(parse(text.as_bytes()), Ok(Vec::new()), "{text:?}");
         }
-        assert_eq!(
-            parse(b"0\n1\n1  5 ").unwrap().len(),
-            1,
-            "runs of white space, no line end"
-        );
+        assert_eq!(parse(b"0\n1\n1  5 ").unwrap().len(), 1, "runs of white space, no line end");
     }
 
     #[test]
     fn what_kafka_refuses() {
-        assert_eq!(
-            parse(b"1\n"),
-            Err(FormatError::BadVersion {
-                what: FILE_NAME,
-                version: 1
-            })
-        );
+        assert_eq!(parse(b"1\n"), Err(FormatError::BadVersion { what: FILE_NAME, version: 1 }));
         for (text, bad_line) in [
             ("x\n0\n", 1),
             ("\n0\n", 1),
@@ -104,19 +82,11 @@ mod tests {
             ("0\n1\n0 x\n", 3),
             ("0\n1\n2147483648 0\n", 3),
         ] {
-            let Err(FormatError::BadText { line, .. }) = parse(text.as_bytes()) else {
-                panic!("accepted {text:?}")
-            };
+            let Err(FormatError::BadText { line, .. }) = parse(text.as_bytes()) else { panic!("accepted {text:?}") };
             assert_eq!(line, bad_line, "{text:?}");
         }
-        assert!(matches!(
-            parse(b"0\n1\n0 \xff\n"),
-            Err(FormatError::BadText { line: 3, .. })
-        ));
-        assert!(
-            parse(b"0\n2147483647\n").is_err(),
-            "a huge count allocates nothing"
-        );
+        assert!(matches!(parse(b"0\n1\n0 \xff\n"), Err(FormatError::BadText { line: 3, .. })));
+        assert!(parse(b"0\n2147483647\n").is_err(), "a huge count allocates nothing");
     }
 
     proptest! {

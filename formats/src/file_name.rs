@@ -26,13 +26,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::Log,
-        Self::OffsetIndex,
-        Self::TimeIndex,
-        Self::TxnIndex,
-        Self::Snapshot,
-    ];
+    pub const ALL: [Self; 5] = [Self::Log, Self::OffsetIndex, Self::TimeIndex, Self::TxnIndex, Self::Snapshot];
 
     /// The ending, with its dot.
     #[must_use]
@@ -87,13 +81,7 @@ pub struct FileName {
 
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:020}{}{}",
-            self.base_offset,
-            self.kind.extension(),
-            self.suffix.text()
-        )
+        write!(f, "{:020}{}{}", self.base_offset, self.kind.extension(), self.suffix.text())
     }
 }
 
@@ -101,14 +89,7 @@ impl fmt::Display for FileName {
 #[must_use]
 pub fn segment_file_name(base_offset: i64, kind: Kind) -> String {
     debug_assert!(base_offset >= 0);
-    alloc::format!(
-        "{}",
-        FileName {
-            base_offset,
-            kind,
-            suffix: Suffix::None
-        }
-    )
+    alloc::format!("{}", FileName { base_offset, kind, suffix: Suffix::None })
 }
 
 /// Takes a name apart; `None` if it is not that of a log's file. `.deleted` may stand behind another suffix.
@@ -121,19 +102,9 @@ pub fn parse_file_name(name: &str) -> Option<FileName> {
         return None;
     };
     let (rest, suffix) = split_suffix(rest);
-    let rest = if suffix == Suffix::Deleted {
-        split_suffix(rest).0
-    } else {
-        rest
-    };
-    let kind = Kind::ALL
-        .into_iter()
-        .find(|kind| kind.extension() == rest)?;
-    Some(FileName {
-        base_offset,
-        kind,
-        suffix,
-    })
+    let rest = if suffix == Suffix::Deleted { split_suffix(rest).0 } else { rest };
+    let kind = Kind::ALL.into_iter().find(|kind| kind.extension() == rest)?;
+    Some(FileName { base_offset, kind, suffix })
 }
 
 fn split_suffix(rest: &str) -> (&str, Suffix) {
@@ -163,13 +134,9 @@ pub fn log_dir_name(topic: &str, partition: i32) -> Result<String> {
 pub fn parse_log_dir_name(name: &str) -> Result<(&str, i32)> {
     let (topic, partition) = name.rsplit_once('-').ok_or(bad_dir("no partition"))?;
     check_topic(topic)?;
-    let is_plain = partition == "0"
-        || (!partition.starts_with('0') && partition.bytes().all(|byte| byte.is_ascii_digit()));
-    let partition = partition
-        .parse()
-        .ok()
-        .filter(|_| is_plain)
-        .ok_or(bad_dir("the partition is no number"))?;
+    let is_plain =
+        partition == "0" || (!partition.starts_with('0') && partition.bytes().all(|byte| byte.is_ascii_digit()));
+    let partition = partition.parse().ok().filter(|_| is_plain).ok_or(bad_dir("the partition is no number"))?;
     Ok((topic, partition))
 }
 
@@ -181,18 +148,13 @@ fn check_topic(topic: &str) -> Result<()> {
         "" => Err(bad_dir("the topic is empty")),
         "." | ".." => Err(bad_dir("the topic is . or ..")),
         _ if topic.len() > MAX_TOPIC_BYTES => Err(bad_dir("the topic is longer than 249 bytes")),
-        _ if !topic.bytes().all(is_legal) => Err(bad_dir(
-            "the topic holds other than letters, digits and ._-",
-        )),
+        _ if !topic.bytes().all(is_legal) => Err(bad_dir("the topic holds other than letters, digits and ._-")),
         _ => Ok(()),
     }
 }
 
 fn bad_dir(reason: &'static str) -> FormatError {
-    FormatError::BadName {
-        what: "log directory",
-        reason,
-    }
+    FormatError::BadName { what: "log directory", reason }
 }
 
 #[cfg(test)]
@@ -209,46 +171,19 @@ mod tests {
             (0, Kind::TxnIndex, "00000000000000000000.txnindex"),
         ] {
             assert_eq!(segment_file_name(offset, kind), name);
-            assert_eq!(
-                parse_file_name(name),
-                Some(FileName {
-                    base_offset: offset,
-                    kind,
-                    suffix: Suffix::None
-                })
-            );
+            assert_eq!(parse_file_name(name), Some(FileName { base_offset: offset, kind, suffix: Suffix::None }));
         }
     }
 
     #[test]
     fn suffixes_stand_at_the_end() {
-        let parsed = |rest: &str| {
-            parse_file_name(&("00000000000000000007".to_string() + rest))
-                .map(|n| (n.kind, n.suffix))
-        };
-        assert_eq!(
-            parsed(".index.swap"),
-            Some((Kind::OffsetIndex, Suffix::Swap))
-        );
+        let parsed =
+            |rest: &str| parse_file_name(&("00000000000000000007".to_string() + rest)).map(|n| (n.kind, n.suffix));
+        assert_eq!(parsed(".index.swap"), Some((Kind::OffsetIndex, Suffix::Swap)));
         assert_eq!(parsed(".log.cleaned"), Some((Kind::Log, Suffix::Cleaned)));
-        assert_eq!(
-            parsed(".snapshot.deleted"),
-            Some((Kind::Snapshot, Suffix::Deleted))
-        );
-        assert_eq!(
-            parsed(".log.swap.deleted"),
-            Some((Kind::Log, Suffix::Deleted))
-        );
-        for foreign in [
-            "",
-            ".deleted",
-            ".log.deleted.swap",
-            ".checkpoint",
-            ".logs",
-            ".log.tmp",
-            "log",
-            "0.log",
-        ] {
+        assert_eq!(parsed(".snapshot.deleted"), Some((Kind::Snapshot, Suffix::Deleted)));
+        assert_eq!(parsed(".log.swap.deleted"), Some((Kind::Log, Suffix::Deleted)));
+        for foreign in ["", ".deleted", ".log.deleted.swap", ".checkpoint", ".logs", ".log.tmp", "log", "0.log"] {
             assert_eq!(parsed(foreign), None, "{foreign:?}");
         }
     }

@@ -25,21 +25,14 @@ impl IndexFindings {
     /// Nothing to complain about. A zero first entry alone does not count; judge it against the log.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        *self
-            == Self {
-                zero_first_entry: self.zero_first_entry,
-                ..Self::default()
-            }
+        *self == Self { zero_first_entry: self.zero_first_entry, ..Self::default() }
     }
 
     /// Splits `bytes` into whole entries that are worth decoding, and starts the findings with what was cut off.
     pub(crate) fn split<const N: usize>(bytes: &[u8]) -> (&[[u8; N]], Self) {
         let (all, partial) = bytes.as_chunks::<N>();
         let is_zero = |entry: &[u8; N]| entry.iter().all(|byte| *byte == 0);
-        let used = all
-            .iter()
-            .rposition(|entry| !is_zero(entry))
-            .map_or(0, |last| last + 1);
+        let used = all.iter().rposition(|entry| !is_zero(entry)).map_or(0, |last| last + 1);
         let kept = used.max(all.len().min(1));
         let findings = Self {
             partial_bytes: partial.len(),
@@ -60,17 +53,10 @@ impl IndexFindings {
 }
 
 /// Offset relative to the base as the indexes store it.
-pub(crate) fn relative_offset(
-    base_offset: i64,
-    offset: i64,
-    what: &'static str,
-) -> crate::Result<i32> {
+pub(crate) fn relative_offset(base_offset: i64, offset: i64, what: &'static str) -> crate::Result<i32> {
     offset
         .checked_sub(base_offset)
         .and_then(|relative| i32::try_from(relative).ok())
         .filter(|relative| *relative >= 0)
-        .ok_or(crate::FormatError::OutOfRange {
-            what,
-            value: offset,
-        })
+        .ok_or(crate::FormatError::OutOfRange { what, value: offset })
 }

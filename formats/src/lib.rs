@@ -7,13 +7,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(any(
-    feature = "gzip",
-    feature = "snappy",
-    feature = "lz4",
-    feature = "zstd",
-    test
-))]
+#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd", test))]
 extern crate std;
 
 // Blank lines between the floors keep the formatter from sorting them by name.

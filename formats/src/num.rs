@@ -7,9 +7,7 @@
 #[must_use]
 pub fn sequence_add(sequence: i32, increment: i32) -> i32 {
     if sequence > i32::MAX.wrapping_sub(increment) {
-        increment
-            .wrapping_sub(i32::MAX.wrapping_sub(sequence))
-            .wrapping_sub(1)
+        increment.wrapping_sub(i32::MAX.wrapping_sub(sequence)).wrapping_sub(1)
     } else {
         sequence.wrapping_add(increment)
     }
@@ -19,9 +17,7 @@ pub fn sequence_add(sequence: i32, increment: i32) -> i32 {
 #[must_use]
 pub fn sequence_sub(sequence: i32, decrement: i32) -> i32 {
     if sequence < decrement {
-        i32::MAX
-            .wrapping_sub(decrement.wrapping_sub(sequence))
-            .wrapping_add(1)
+        i32::MAX.wrapping_sub(decrement.wrapping_sub(sequence)).wrapping_add(1)
     } else {
         sequence.wrapping_sub(decrement)
     }
@@ -34,31 +30,13 @@ mod tests {
     #[test]
     fn sums_and_differences_wrap_within_the_domain() {
         const MAX: i32 = i32::MAX;
-        for (sequence, increment, sum) in [
-            (0, 1, 1),
-            (MAX, 1, 0),
-            (MAX - 5, 10, 4),
-            (MAX - 10, 20, 9),
-            (MAX, 0, MAX),
-        ] {
-            assert_eq!(
-                sequence_add(sequence, increment),
-                sum,
-                "{sequence} + {increment}"
-            );
+        for (sequence, increment, sum) in [(0, 1, 1), (MAX, 1, 0), (MAX - 5, 10, 4), (MAX - 10, 20, 9), (MAX, 0, MAX)] {
+            assert_eq!(sequence_add(sequence, increment), sum, "{sequence} + {increment}");
         }
-        for (sequence, decrement, difference) in [
-            (9, 4, 5),
-            (0, 1, MAX),
-            (9, 20, MAX - 10),
-            (-1, 0, MAX),
-            (-1, 5, MAX - 5),
-        ] {
-            assert_eq!(
-                sequence_sub(sequence, decrement),
-                difference,
-                "{sequence} - {decrement}"
-            );
+        for (sequence, decrement, difference) in
+            [(9, 4, 5), (0, 1, MAX), (9, 20, MAX - 10), (-1, 0, MAX), (-1, 5, MAX - 5)]
+        {
+            assert_eq!(sequence_sub(sequence, decrement), difference, "{sequence} - {decrement}");
         }
     }
 

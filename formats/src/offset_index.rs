@@ -36,15 +36,10 @@ impl OffsetEntry {
     /// # Errors
     /// `OutOfRange` if the offset is below the base or more than 2^31 - 1 above it, or the position is above 2^31 - 1.
     pub fn encode(&self, base_offset: i64) -> Result<[u8; ENTRY_BYTES]> {
-        let position = i32::try_from(self.position).map_err(|_| FormatError::OutOfRange {
-            what: "index position",
-            value: i64::from(self.position),
-        })?;
+        let position = i32::try_from(self.position)
+            .map_err(|_| FormatError::OutOfRange { what: "index position", value: i64::from(self.position) })?;
         let relative = relative_offset(base_offset, self.offset, "index offset")?;
-        Ok(zerocopy::transmute!(Raw {
-            relative_offset: relative.into(),
-            position: position.into()
-        }))
+        Ok(zerocopy::transmute!(Raw { relative_offset: relative.into(), position: position.into() }))
     }
 
     /// Reads one stored entry; any eight bytes are one. An offset beyond i64 wraps.
@@ -67,10 +62,7 @@ impl OffsetEntry {
 #[must_use]
 pub fn decode_all(base_offset: i64, bytes: &[u8]) -> (Vec<OffsetEntry>, IndexFindings) {
     let (chunks, mut findings) = IndexFindings::split::<ENTRY_BYTES>(bytes);
-    let entries: Vec<_> = chunks
-        .iter()
-        .map(|chunk| OffsetEntry::decode(base_offset, chunk))
-        .collect();
+    let entries: Vec<_> = chunks.iter().map(|chunk| OffsetEntry::decode(base_offset, chunk)).collect();
     for (number, entry) in entries.iter().enumerate() {
         if !entry.is_in_range(base_offset) {
             findings.note_out_of_range(number);
@@ -102,16 +94,8 @@ mod tests {
     use alloc::vec;
     use proptest::prelude::*;
 
-    const TWO: [OffsetEntry; 2] = [
-        OffsetEntry {
-            offset: 55,
-            position: 0,
-        },
-        OffsetEntry {
-            offset: 1000,
-            position: 4200,
-        },
-    ];
+    const TWO: [OffsetEntry; 2] =
+        [OffsetEntry { offset: 55, position: 0 }, OffsetEntry { offset: 1000, position: 4200 }];
 
     fn golden() -> Vec<u8> {
         hex::decode("0000000500000000000003b600001068").unwrap()
@@ -120,10 +104,7 @@ mod tests {
     #[test]
     fn kafkas_own_bytes_both_ways() {
         assert_eq!(encode_all(50, &TWO).unwrap(), golden());
-        assert_eq!(
-            decode_all(50, &golden()),
-            (TWO.to_vec(), IndexFindings::default())
-        );
+        assert_eq!(decode_all(50, &golden()), (TWO.to_vec(), IndexFindings::default()));
     }
 
     #[test]
@@ -132,51 +113,18 @@ mod tests {
         bytes.resize(16 + 3 * 8 + 5, 0);
         let (entries, findings) = decode_all(50, &bytes);
         assert_eq!(entries, TWO);
-        assert_eq!(
-            findings,
-            IndexFindings {
-                partial_bytes: 5,
-                trimmed_zero_entries: 3,
-                ..Default::default()
-            }
-        );
+        assert_eq!(findings, IndexFindings { partial_bytes: 5, trimmed_zero_entries: 3, ..Default::default() });
         assert!(!findings.is_clean());
     }
 
     #[test]
     fn a_zero_first_entry_is_kept_for_the_engine_to_judge() {
         let (entries, findings) = decode_all(7, &[0; 24]);
-        assert_eq!(
-            entries,
-            [OffsetEntry {
-                offset: 7,
-                position: 0
-            }]
-        );
-        assert_eq!(
-            (findings.trimmed_zero_entries, findings.zero_first_entry),
-            (2, true)
-        );
-        let genuine = encode_all(
-            7,
-            &[
-                entries[0],
-                OffsetEntry {
-                    offset: 9,
-                    position: 80,
-                },
-            ],
-        )
-        .unwrap();
+        assert_eq!(entries, [OffsetEntry { offset: 7, position: 0 }]);
+        assert_eq!((findings.trimmed_zero_entries, findings.zero_first_entry), (2, true));
+        let genuine = encode_all(7, &[entries[0], OffsetEntry { offset: 9, position: 80 }]).unwrap();
         let (entries, findings) = decode_all(7, &genuine);
-        assert_eq!(
-            (
-                entries.len(),
-                findings.zero_first_entry,
-                findings.is_clean()
-            ),
-            (2, true, true)
-        );
+        assert_eq!((entries.len(), findings.zero_first_entry, findings.is_clean()), (2, true, true));
         assert_eq!(decode_all(7, &[]), (vec![], IndexFindings::default()));
     }
 
@@ -184,29 +132,12 @@ mod tests {
     fn disorder_and_impossible_values_are_found_at_their_first_place() {
         for (what, words, not_increasing, out_of_range) in [
             ("equal offsets", [(1, 10), (1, 20), (0, 30)], Some(1), None),
-            (
-                "falling position",
-                [(1, 10), (2, 20), (3, 20)],
-                Some(2),
-                None,
-            ),
-            (
-                "negative offset",
-                [(-1, 10), (2, 20), (3, 30)],
-                None,
-                Some(0),
-            ),
-            (
-                "negative position",
-                [(1, 10), (2, -1), (3, 30)],
-                Some(2),
-                Some(1),
-            ),
+            ("falling position", [(1, 10), (2, 20), (3, 20)], Some(2), None),
+            ("negative offset", [(-1, 10), (2, 20), (3, 30)], None, Some(0)),
+            ("negative position", [(1, 10), (2, -1), (3, 30)], Some(2), Some(1)),
         ] {
-            let bytes: Vec<u8> = words
-                .iter()
-                .flat_map(|(a, b): &(i32, i32)| [a.to_be_bytes(), b.to_be_bytes()].concat())
-                .collect();
+            let bytes: Vec<u8> =
+                words.iter().flat_map(|(a, b): &(i32, i32)| [a.to_be_bytes(), b.to_be_bytes()].concat()).collect();
             let (entries, findings) = decode_all(100, &bytes);
             assert_eq!(entries.len(), 3, "{what}");
             assert_eq!(findings.first_not_increasing, not_increasing, "{what}");
@@ -223,14 +154,7 @@ mod tests {
         assert!(at(101 + i64::from(i32::MAX), 0).is_err());
         assert!(at(99, 0).is_err());
         assert!(at(100, 1 << 31).is_err());
-        assert!(
-            OffsetEntry {
-                offset: i64::MAX,
-                position: 0
-            }
-            .encode(i64::MIN)
-            .is_err()
-        );
+        assert!(OffsetEntry { offset: i64::MAX, position: 0 }.encode(i64::MIN).is_err());
     }
 
     proptest! {

@@ -26,34 +26,29 @@ pub struct PartitionMetadata {
 /// `BadText` if a line is missing or malformed, the version is negative, or the id is zero or no UUID.
 pub fn parse(bytes: &[u8]) -> Result<PartitionMetadata> {
     let mut lines = lines(FILE_NAME, bytes)?.map(|(_, text)| text);
-    let version = value(lines.next())
-        .and_then(number)
-        .filter(|version: &i32| *version >= 0)
-        .ok_or(malformed(FILE_NAME, 1, "no version of 0 or above"))?;
-    let topic_id = value(lines.next())
-        .and_then(decode_id)
-        .filter(|id| *id != [0; 16])
-        .ok_or(malformed(FILE_NAME, 2, "no topic id, or zero"))?;
+    let version = value(lines.next()).and_then(number).filter(|version: &i32| *version >= 0).ok_or(malformed(
+        FILE_NAME,
+        1,
+        "no version of 0 or above",
+    ))?;
+    let topic_id = value(lines.next()).and_then(decode_id).filter(|id| *id != [0; 16]).ok_or(malformed(
+        FILE_NAME,
+        2,
+        "no topic id, or zero",
+    ))?;
     Ok(PartitionMetadata { version, topic_id })
 }
 
 /// The file; it has no final line end.
 #[must_use]
 pub fn format(metadata: &PartitionMetadata) -> String {
-    alloc::format!(
-        "version: {}\ntopic_id: {}",
-        metadata.version,
-        encode_id(&metadata.topic_id)
-    )
+    alloc::format!("version: {}\ntopic_id: {}", metadata.version, encode_id(&metadata.topic_id))
 }
 
 /// What stands behind the only colon that white space follows.
 fn value(line: Option<&str>) -> Option<&str> {
     let line = line?;
-    let colon = line
-        .match_indices(':')
-        .find(|(at, _)| line[at + 1..].starts_with(is_space))?
-        .0;
+    let colon = line.match_indices(':').find(|(at, _)| line[at + 1..].starts_with(is_space))?.0;
     let value = line[colon + 1..].trim_start_matches(is_space);
     (!value.is_empty() && !value.contains(is_space)).then_some(value)
 }
@@ -66,15 +61,9 @@ pub fn encode_id(id: &[u8; 16]) -> String {
     let bits = u128::from_be_bytes(*id);
     // 132 bits in 22 groups of six; the last group holds the last two bits and four zeroes.
     let group = |index: u32| {
-        if index == 21 {
-            (bits << 4) & 63
-        } else {
-            (bits >> (122 - 6 * index)) & 63
-        }
+        if index == 21 { (bits << 4) & 63 } else { (bits >> (122 - 6 * index)) & 63 }
     };
-    (0..22)
-        .map(|index| char::from(ALPHABET[group(index) as usize]))
-        .collect()
+    (0..22).map(|index| char::from(ALPHABET[group(index) as usize])).collect()
 }
 
 /// Reads what [`encode_id`] writes, with or without `==` behind it; the four spare bits are ignored as Java ignores them.
@@ -87,11 +76,7 @@ pub fn decode_id(text: &str) -> Option<[u8; 16]> {
     let mut bits: u128 = 0;
     for (index, character) in text.iter().enumerate() {
         let group = ALPHABET.iter().position(|known| known == character)? as u128;
-        bits = if index == 21 {
-            (bits << 2) | (group >> 4)
-        } else {
-            (bits << 6) | group
-        };
+        bits = if index == 21 { (bits << 2) | (group >> 4) } else { (bits << 6) | group };
     }
     Some(bits.to_be_bytes())
 }
@@ -107,18 +92,10 @@ mod tests {
     #[test]
     fn kafkas_own_text_both_ways() {
         let metadata = parse(GOLDEN.as_bytes()).unwrap();
-        assert_eq!(
-            hex::encode(metadata.topic_id),
-            "a9b18359d26442f9baa0399ff2f2495a"
-        );
+        assert_eq!(hex::encode(metadata.topic_id), "a9b18359d26442f9baa0399ff2f2495a");
         assert_eq!(metadata.version, 0);
         assert_eq!(format(&metadata), GOLDEN);
-        assert_eq!(
-            parse(b"version: 1\ntopic_id: qbGDWdJkQvm6oDmf8vJJWg==\nmore\n")
-                .unwrap()
-                .version,
-            1
-        );
+        assert_eq!(parse(b"version: 1\ntopic_id: qbGDWdJkQvm6oDmf8vJJWg==\nmore\n").unwrap().version, 1);
     }
 
     #[test]
@@ -133,9 +110,7 @@ mod tests {
             ("version: 0\ntopic_id: qbGDWdJkQvm6oDmf8vJJW", 2),
             ("version: 0\ntopic_id: qbGDWdJkQvm6oDmf8vJJW+", 2),
         ] {
-            let Err(crate::FormatError::BadText { line, .. }) = parse(text.as_bytes()) else {
-                panic!("{text:?}")
-            };
+            let Err(crate::FormatError::BadText { line, .. }) = parse(text.as_bytes()) else { panic!("{text:?}") };
             assert_eq!(line, bad_line, "{text:?}");
         }
     }

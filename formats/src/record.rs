@@ -26,9 +26,7 @@ impl<'a> BatchView<'a> {
         let header = *self.header();
         let body = match header.compression()? {
             _ if header.record_count < 0 => {
-                return Err(FormatError::InvalidRecord {
-                    reason: "record count is negative",
-                });
+                return Err(FormatError::InvalidRecord { reason: "record count is negative" });
             }
             _ if header.record_count == 0 => Cow::Borrowed(&[][..]),
             Compression::None => Cow::Borrowed(self.body()),
@@ -52,12 +50,7 @@ impl Records<'_> {
     /// break of the format.
     #[must_use]
     pub fn records(&self) -> RecordIter<'_> {
-        RecordIter {
-            header: &self.header,
-            rest: &self.body,
-            remaining: self.header.record_count,
-            ended: false,
-        }
+        RecordIter { header: &self.header, rest: &self.body, remaining: self.header.record_count, ended: false }
     }
 
     /// Reads all records and gives the first error.
@@ -99,9 +92,7 @@ impl<'a> Iterator for RecordIter<'a> {
         }
         if self.remaining == 0 {
             self.ended = true;
-            let behind = FormatError::InvalidRecord {
-                reason: "bytes behind the last record",
-            };
+            let behind = FormatError::InvalidRecord { reason: "bytes behind the last record" };
             return (!self.rest.is_empty()).then_some(Err(behind));
         }
         self.remaining -= 1;

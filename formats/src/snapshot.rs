@@ -156,14 +156,9 @@ impl SnapshotFile {
     /// The file's bytes. An extension too large for its length field (4 GiB) is left out.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let count = i32::try_from(self.entries.len())
-            .expect("2^31 entries do not fit into memory beside their bytes");
+        let count = i32::try_from(self.entries.len()).expect("2^31 entries do not fit into memory beside their bytes");
         let mut bytes = Vec::with_capacity(HEADER_BYTES + self.entries.len() * ENTRY_BYTES);
-        let header = RawHeader {
-            version: VERSION.into(),
-            crc: 0.into(),
-            entry_count: count.into(),
-        };
+        let header = RawHeader { version: VERSION.into(), crc: 0.into(), entry_count: count.into() };
         bytes.extend_from_slice(header.as_bytes());
         for entry in &self.entries {
             bytes.extend_from_slice(RawEntry::from(entry).as_bytes());
@@ -190,42 +185,21 @@ impl SnapshotFile {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn decode_with_trailing(bytes: &[u8]) -> Result<(Self, Trailing)> {
-        let truncated = FormatError::Truncated {
-            what: WHAT,
-            need: HEADER_BYTES,
-            have: bytes.len(),
-        };
+        let truncated = FormatError::Truncated { what: WHAT, need: HEADER_BYTES, have: bytes.len() };
         let (header, rest) = RawHeader::ref_from_prefix(bytes).map_err(|_| truncated)?;
         if header.version.get() != VERSION {
-            return Err(FormatError::BadVersion {
-                what: WHAT,
-                version: header.version.get().into(),
-            });
+            return Err(FormatError::BadVersion { what: WHAT, version: header.version.get().into() });
         }
         let (stored, computed) = (header.crc.get(), crc32c(&bytes[CRC_FROM..]));
         if stored != computed {
-            return Err(FormatError::CrcMismatch {
-                what: WHAT,
-                stored,
-                computed,
-            });
+            return Err(FormatError::CrcMismatch { what: WHAT, stored, computed });
         }
         // The count is compared with the bytes there before anything is allocated for it.
         let count = header.entry_count.get();
-        let impossible = FormatError::BadLength {
-            what: "number of producers",
-            value: count.into(),
-        };
+        let impossible = FormatError::BadLength { what: "number of producers", value: count.into() };
         let count = usize::try_from(count).map_err(|_| impossible.clone())?;
-        let (raw, behind) =
-            <[RawEntry]>::ref_from_prefix_with_elems(rest, count).map_err(|_| impossible)?;
+        let (raw, behind) = <[RawEntry]>::ref_from_prefix_with_elems(rest, count).map_err(|_| impossible)?;
         let (extension, trailing) = Extension::decode(behind);
-        Ok((
-            Self {
-                entries: raw.iter().map(SnapshotEntry::from).collect(),
-                extension,
-            },
-            trailing,
-        ))
+        Ok((Self { entries: raw.iter().map(SnapshotEntry::from).collect(), extension }, trailing))
     }
 }

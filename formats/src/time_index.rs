@@ -37,20 +37,14 @@ impl TimeEntry {
     /// `OutOfRange` if the offset is below the base or more than 2^31 - 1 above it.
     pub fn encode(&self, base_offset: i64) -> Result<[u8; ENTRY_BYTES]> {
         let relative = relative_offset(base_offset, self.offset, "time index offset")?;
-        Ok(zerocopy::transmute!(Raw {
-            timestamp: self.timestamp.into(),
-            relative_offset: relative.into()
-        }))
+        Ok(zerocopy::transmute!(Raw { timestamp: self.timestamp.into(), relative_offset: relative.into() }))
     }
 
     /// Reads one stored entry; any twelve bytes are one. An offset beyond i64 wraps.
     #[must_use]
     pub fn decode(base_offset: i64, bytes: &[u8; ENTRY_BYTES]) -> Self {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
-        Self {
-            timestamp: raw.timestamp.get(),
-            offset: base_offset.wrapping_add(i64::from(raw.relative_offset.get())),
-        }
+        Self { timestamp: raw.timestamp.get(), offset: base_offset.wrapping_add(i64::from(raw.relative_offset.get())) }
     }
 }
 
@@ -59,10 +53,7 @@ impl TimeEntry {
 #[must_use]
 pub fn decode_all(base_offset: i64, bytes: &[u8]) -> (Vec<TimeEntry>, IndexFindings) {
     let (chunks, mut findings) = IndexFindings::split::<ENTRY_BYTES>(bytes);
-    let entries: Vec<_> = chunks
-        .iter()
-        .map(|chunk| TimeEntry::decode(base_offset, chunk))
-        .collect();
+    let entries: Vec<_> = chunks.iter().map(|chunk| TimeEntry::decode(base_offset, chunk)).collect();
     for (number, entry) in entries.iter().enumerate() {
         if entry.offset < base_offset {
             findings.note_out_of_range(number);
@@ -94,16 +85,8 @@ mod tests {
     use proptest::prelude::*;
 
     const T: i64 = 1_700_000_000_000;
-    const TWO: [TimeEntry; 2] = [
-        TimeEntry {
-            timestamp: T,
-            offset: 55,
-        },
-        TimeEntry {
-            timestamp: T + 100,
-            offset: 1000,
-        },
-    ];
+    const TWO: [TimeEntry; 2] =
+        [TimeEntry { timestamp: T, offset: 55 }, TimeEntry { timestamp: T + 100, offset: 1000 }];
 
     fn golden() -> Vec<u8> {
         hex::decode("0000018bcfe56800000000050000018bcfe56864000003b6").unwrap()
@@ -112,10 +95,7 @@ mod tests {
     #[test]
     fn kafkas_own_bytes_both_ways() {
         assert_eq!(encode_all(50, &TWO).unwrap(), golden());
-        assert_eq!(
-            decode_all(50, &golden()),
-            (TWO.to_vec(), IndexFindings::default())
-        );
+        assert_eq!(decode_all(50, &golden()), (TWO.to_vec(), IndexFindings::default()));
     }
 
     #[test]
@@ -123,22 +103,9 @@ mod tests {
         let mut bytes = golden();
         bytes.resize(24 + 2 * 12 + 11, 0);
         let (entries, findings) = decode_all(50, &bytes);
-        assert_eq!(
-            (
-                entries.as_slice(),
-                findings.trimmed_zero_entries,
-                findings.partial_bytes
-            ),
-            (&TWO[..], 2, 11)
-        );
+        assert_eq!((entries.as_slice(), findings.trimmed_zero_entries, findings.partial_bytes), (&TWO[..], 2, 11));
         let (entries, findings) = decode_all(50, &[0; 12]);
-        assert_eq!(
-            entries,
-            [TimeEntry {
-                timestamp: 0,
-                offset: 50
-            }]
-        );
+        assert_eq!(entries, [TimeEntry { timestamp: 0, offset: 50 }]);
         assert!(findings.zero_first_entry && findings.is_clean());
     }
 
@@ -151,11 +118,7 @@ mod tests {
             ("falling offset", entry(6, 54), Some(1)),
         ] {
             let bytes = encode_all(50, &[entry(5, 55), second]).unwrap();
-            assert_eq!(
-                decode_all(50, &bytes).1.first_not_increasing,
-                found,
-                "{what}"
-            );
+            assert_eq!(decode_all(50, &bytes).1.first_not_increasing, found, "{what}");
         }
         let negative = [&T.to_be_bytes()[..], &(-1i32).to_be_bytes()].concat();
         assert_eq!(decode_all(50, &negative).1.first_out_of_range, Some(0));

@@ -79,10 +79,7 @@ impl AbortedTxn {
     pub fn decode(bytes: &[u8; ENTRY_BYTES]) -> Result<Self> {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
         if raw.version.get() != VERSION {
-            return Err(FormatError::BadVersion {
-                what: "aborted transaction",
-                version: raw.version.get().into(),
-            });
+            return Err(FormatError::BadVersion { what: "aborted transaction", version: raw.version.get().into() });
         }
         Ok(Self {
             producer_id: raw.producer_id.get(),
@@ -106,10 +103,7 @@ impl AbortedTxn {
 /// `BadVersion` if any whole entry has a version other than 0; nothing behind such an entry can be trusted to be aligned.
 pub fn decode_all(bytes: &[u8]) -> Result<(Vec<AbortedTxn>, TxnFindings)> {
     let (chunks, partial) = bytes.as_chunks::<ENTRY_BYTES>();
-    let entries = chunks
-        .iter()
-        .map(AbortedTxn::decode)
-        .collect::<Result<Vec<_>>>()?;
+    let entries = chunks.iter().map(AbortedTxn::decode).collect::<Result<Vec<_>>>()?;
     let findings = TxnFindings {
         partial_bytes: partial.len(),
         first_not_increasing: entries
@@ -132,18 +126,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn txn(
-        producer_id: i64,
-        first_offset: i64,
-        last_offset: i64,
-        last_stable_offset: i64,
-    ) -> AbortedTxn {
-        AbortedTxn {
-            producer_id,
-            first_offset,
-            last_offset,
-            last_stable_offset,
-        }
+    fn txn(producer_id: i64, first_offset: i64, last_offset: i64, last_stable_offset: i64) -> AbortedTxn {
+        AbortedTxn { producer_id, first_offset, last_offset, last_stable_offset }
     }
 
     fn golden() -> Vec<u8> {
@@ -158,10 +142,7 @@ mod tests {
     fn kafkas_own_bytes_both_ways() {
         let two = [txn(137, 100, 205, 150), txn(983, 150, 300, 301)];
         assert_eq!(encode_all(&two), golden());
-        assert_eq!(
-            decode_all(&golden()).unwrap(),
-            (two.to_vec(), TxnFindings::default())
-        );
+        assert_eq!(decode_all(&golden()).unwrap(), (two.to_vec(), TxnFindings::default()));
     }
 
     #[test]
@@ -178,10 +159,7 @@ mod tests {
         for (at, value, version) in [(0, 1, 256), (1, 1, 1), (34, 0xff, -256), (35, 2, 2)] {
             let mut bytes = golden();
             bytes[at] = value;
-            let expected = FormatError::BadVersion {
-                what: "aborted transaction",
-                version,
-            };
+            let expected = FormatError::BadVersion { what: "aborted transaction", version };
             assert_eq!(decode_all(&bytes), Err(expected));
         }
     }
@@ -190,18 +168,9 @@ mod tests {
     fn disorder_and_impossible_entries_are_found() {
         let findings = |entries: &[AbortedTxn]| decode_all(&encode_all(entries)).unwrap().1;
         let good = txn(1, 10, 20, 10);
-        assert_eq!(
-            findings(&[good, txn(2, 5, 20, 5)]).first_not_increasing,
-            Some(1)
-        );
-        assert_eq!(
-            findings(&[good, txn(2, 30, 30, 30)]).first_impossible,
-            Some(1)
-        );
-        assert_eq!(
-            findings(&[good, txn(-1, 30, 31, 30)]).first_impossible,
-            Some(1)
-        );
+        assert_eq!(findings(&[good, txn(2, 5, 20, 5)]).first_not_increasing, Some(1));
+        assert_eq!(findings(&[good, txn(2, 30, 30, 30)]).first_impossible, Some(1));
+        assert_eq!(findings(&[good, txn(-1, 30, 31, 30)]).first_impossible, Some(1));
         assert_eq!(decode_all(&[0; 34]).unwrap().1.first_impossible, Some(0));
     }
 

@@ -59,11 +59,7 @@ fn take(bytes: &mut &[u8], max_bytes: usize) -> Result<u64> {
         }
     }
     let cut_off = bytes.len() < max_bytes;
-    let reason = if cut_off {
-        "number is cut off"
-    } else {
-        "number is too long"
-    };
+    let reason = if cut_off { "number is cut off" } else { "number is too long" };
     Err(FormatError::InvalidRecord { reason })
 }
 
@@ -89,10 +85,7 @@ mod tests {
             (-1000, &[0xcf, 0x0f]),
             (i64::from(i32::MAX), &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
             (i64::from(i32::MIN), &[0xff, 0xff, 0xff, 0xff, 0x0f]),
-            (
-                i64::MIN,
-                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
-            ),
+            (i64::MIN, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
         ] {
             assert_eq!(encoded(value), bytes, "{value}");
             let mut rest = bytes;
@@ -106,12 +99,8 @@ mod tests {
 
     #[test]
     fn cut_off_and_too_long_are_different_errors_and_take_nothing() {
-        let cut_off = Err(FormatError::InvalidRecord {
-            reason: "number is cut off",
-        });
-        let too_long = Err(FormatError::InvalidRecord {
-            reason: "number is too long",
-        });
+        let cut_off = Err(FormatError::InvalidRecord { reason: "number is cut off" });
+        let too_long = Err(FormatError::InvalidRecord { reason: "number is too long" });
         let bytes = [0xff; 11];
         let mut rest = &bytes[..4];
         assert_eq!((take_i32(&mut rest), rest.len()), (cut_off, 4));

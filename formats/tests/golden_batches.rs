@@ -1,9 +1,7 @@
 //! Batches that Kafka's own classes wrote: their stated values are read, and plain ones are written again byte for byte.
 
 use oncelog_formats::control::end_txn_marker_batch;
-use oncelog_formats::{
-    BatchBuilder, BatchView, Batches, Compression, ControlType, EndTxnMarker, TimestampType,
-};
+use oncelog_formats::{BatchBuilder, BatchView, Batches, Compression, ControlType, EndTxnMarker, TimestampType};
 
 const T: i64 = 1_700_000_000_000;
 
@@ -23,13 +21,7 @@ const COMPRESSED: [&str; 4] = [
 ];
 
 /// A record as compared: offset, timestamp, key, value, headers.
-type Seen = (
-    i64,
-    i64,
-    Option<String>,
-    Option<String>,
-    Vec<(String, Option<Vec<u8>>)>,
-);
+type Seen = (i64, i64, Option<String>, Option<String>, Vec<(String, Option<Vec<u8>>)>);
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -40,28 +32,14 @@ fn records(view: &BatchView<'_>) -> Vec<Seen> {
     decoded.validate().unwrap();
     let seen = decoded.records().map(|record| {
         let record = record.unwrap();
-        let headers = record
-            .headers
-            .map(|(key, value)| (text(key), value.map(<[u8]>::to_vec)));
-        (
-            record.offset,
-            record.timestamp,
-            record.key.map(text),
-            record.value.map(text),
-            headers.collect(),
-        )
+        let headers = record.headers.map(|(key, value)| (text(key), value.map(<[u8]>::to_vec)));
+        (record.offset, record.timestamp, record.key.map(text), record.value.map(text), headers.collect())
     });
     seen.collect()
 }
 
 fn k1_v1(offset: i64, timestamp: i64) -> Seen {
-    (
-        offset,
-        timestamp,
-        Some("k1".into()),
-        Some("v1".into()),
-        Vec::new(),
-    )
+    (offset, timestamp, Some("k1".into()), Some("v1".into()), Vec::new())
 }
 
 fn read(vector: &str, check: impl FnOnce(BatchView<'_>)) -> Vec<u8> {
@@ -81,32 +59,13 @@ fn read(vector: &str, check: impl FnOnce(BatchView<'_>)) -> Vec<u8> {
 fn plain() {
     let bytes = read(PLAIN, |view| {
         let header = view.header();
-        assert_eq!(
-            (
-                header.base_offset,
-                header.next_offset(),
-                header.partition_leader_epoch
-            ),
-            (42, 43, 7)
-        );
-        assert_eq!(
-            (
-                header.producer_id,
-                header.producer_epoch,
-                header.last_sequence()
-            ),
-            (-1, -1, -1)
-        );
-        assert!(
-            !header.has_producer_id() && !header.is_control() && header.delete_horizon().is_none()
-        );
+        assert_eq!((header.base_offset, header.next_offset(), header.partition_leader_epoch), (42, 43, 7));
+        assert_eq!((header.producer_id, header.producer_epoch, header.last_sequence()), (-1, -1, -1));
+        assert!(!header.has_producer_id() && !header.is_control() && header.delete_horizon().is_none());
         assert_eq!(records(&view), [k1_v1(42, T)]);
     });
     let mut builder = BatchBuilder::new().base_offset(42).leader_epoch(7);
-    assert_eq!(
-        builder.append(T, Some(b"k1"), Some(b"v1"), &[]).build(),
-        Ok(bytes)
-    );
+    assert_eq!(builder.append(T, Some(b"k1"), Some(b"v1"), &[]).build(), Ok(bytes));
 }
 
 #[test]
@@ -114,11 +73,7 @@ fn idempotent() {
     let bytes = read(IDEMPOTENT, |view| {
         let header = view.header();
         assert_eq!(
-            (
-                header.base_offset,
-                header.last_offset(),
-                header.partition_leader_epoch
-            ),
+            (header.base_offset, header.last_offset(), header.partition_leader_epoch),
             (1_234_567, 1_234_569, 15)
         );
         assert_eq!((header.producer_id, header.producer_epoch), (23_423, 145));
@@ -134,21 +89,10 @@ fn idempotent() {
             ]
         );
     });
-    let mut builder = BatchBuilder::new()
-        .base_offset(1_234_567)
-        .leader_epoch(15)
-        .producer(23_423, 145, 983);
+    let mut builder = BatchBuilder::new().base_offset(1_234_567).leader_epoch(15).producer(23_423, 145, 983);
     builder.append(T, Some(b"k1"), Some(b"v1"), &[]);
-    builder.append(
-        T + 5,
-        None,
-        Some(b"hello"),
-        &[(b"h", Some(&[1, 2])), (b"n", None)],
-    );
-    assert_eq!(
-        builder.append(T - 1000, Some(b"k3"), None, &[]).build(),
-        Ok(bytes)
-    );
+    builder.append(T + 5, None, Some(b"hello"), &[(b"h", Some(&[1, 2])), (b"n", None)]);
+    assert_eq!(builder.append(T - 1000, Some(b"k3"), None, &[]).build(), Ok(bytes));
 }
 
 #[test]
@@ -157,19 +101,10 @@ fn transactional_with_wrapping_sequences() {
         let header = view.header();
         assert!(header.is_transactional() && !header.is_control());
         assert_eq!((header.producer_id, header.producer_epoch), (137, 5));
-        assert_eq!(
-            (header.base_sequence, header.last_sequence()),
-            (i32::MAX - 1, 0)
-        );
-        assert_eq!(
-            records(&view),
-            [k1_v1(100, T), k1_v1(101, T), k1_v1(102, T)]
-        );
+        assert_eq!((header.base_sequence, header.last_sequence()), (i32::MAX - 1, 0));
+        assert_eq!(records(&view), [k1_v1(100, T), k1_v1(101, T), k1_v1(102, T)]);
     });
-    let mut builder = BatchBuilder::new()
-        .base_offset(100)
-        .leader_epoch(0)
-        .producer(137, 5, i32::MAX - 1);
+    let mut builder = BatchBuilder::new().base_offset(100).leader_epoch(0).producer(137, 5, i32::MAX - 1);
     builder = builder.transactional(true);
     for _ in 0..3 {
         builder.append(T, Some(b"k1"), Some(b"v1"), &[]);
@@ -184,55 +119,26 @@ fn log_append_time_overrides_record_times() {
         assert_eq!(records(&view), [k1_v1(0, T + 9999)]);
     });
     let builder = BatchBuilder::new().leader_epoch(3).producer(1, 0, 0);
-    let mut builder = builder
-        .timestamp_type(TimestampType::LogAppendTime)
-        .max_timestamp(T + 9999);
-    assert_eq!(
-        builder.append(T, Some(b"k1"), Some(b"v1"), &[]).build(),
-        Ok(bytes)
-    );
+    let mut builder = builder.timestamp_type(TimestampType::LogAppendTime).max_timestamp(T + 9999);
+    assert_eq!(builder.append(T, Some(b"k1"), Some(b"v1"), &[]).build(), Ok(bytes));
 }
 
 #[test]
 fn markers() {
-    for (vector, kind, offset, producer_id, epoch, coordinator_epoch) in [
-        (COMMIT, ControlType::Commit, 107, 5, 3, 9),
-        (ABORT, ControlType::Abort, 106, 10, 0, 0),
-    ] {
+    for (vector, kind, offset, producer_id, epoch, coordinator_epoch) in
+        [(COMMIT, ControlType::Commit, 107, 5, 3, 9), (ABORT, ControlType::Abort, 106, 10, 0, 0)]
+    {
         let commit = kind == ControlType::Commit;
         let bytes = read(vector, |view| {
             let header = view.header();
             assert!(header.is_control() && header.is_transactional());
-            assert_eq!(
-                (
-                    header.base_offset,
-                    header.producer_id,
-                    header.producer_epoch
-                ),
-                (offset, producer_id, epoch)
-            );
-            assert_eq!(
-                (
-                    header.base_sequence,
-                    header.last_sequence(),
-                    header.size_bytes()
-                ),
-                (-1, -1, 78)
-            );
+            assert_eq!((header.base_offset, header.producer_id, header.producer_epoch), (offset, producer_id, epoch));
+            assert_eq!((header.base_sequence, header.last_sequence(), header.size_bytes()), (-1, -1, 78));
             let control = view.control().unwrap();
             assert_eq!((control.kind, control.timestamp), (kind, T));
-            assert_eq!(
-                control.marker,
-                Some(EndTxnMarker {
-                    commit,
-                    coordinator_epoch
-                })
-            );
+            assert_eq!(control.marker, Some(EndTxnMarker { commit, coordinator_epoch }));
         });
-        assert_eq!(
-            end_txn_marker_batch(offset, 0, producer_id, epoch, commit, coordinator_epoch, T),
-            bytes
-        );
+        assert_eq!(end_txn_marker_batch(offset, 0, producer_id, epoch, commit, coordinator_epoch, T), bytes);
     }
 }
 
@@ -240,68 +146,30 @@ fn markers() {
 fn emptied() {
     let bytes = read(EMPTIED, |view| {
         let header = view.header();
-        assert_eq!(
-            (
-                header.base_offset,
-                header.last_offset(),
-                header.partition_leader_epoch
-            ),
-            (15, 37, 15)
-        );
-        assert_eq!(
-            (header.base_sequence, header.last_sequence()),
-            (983, 983 + 22)
-        );
-        assert_eq!(
-            (
-                header.base_timestamp,
-                header.max_timestamp,
-                header.record_count
-            ),
-            (-1, T, 0)
-        );
+        assert_eq!((header.base_offset, header.last_offset(), header.partition_leader_epoch), (15, 37, 15));
+        assert_eq!((header.base_sequence, header.last_sequence()), (983, 983 + 22));
+        assert_eq!((header.base_timestamp, header.max_timestamp, header.record_count), (-1, T, 0));
         assert_eq!(records(&view), []);
     });
-    let builder = BatchBuilder::new()
-        .base_offset(15)
-        .leader_epoch(15)
-        .producer(23_423, 145, 983);
+    let builder = BatchBuilder::new().base_offset(15).leader_epoch(15).producer(23_423, 145, 983);
     // A codec makes no difference to an emptied batch.
-    let builder = builder
-        .transactional(true)
-        .max_timestamp(T)
-        .last_offset_delta(22)
-        .compression(Compression::Gzip);
+    let builder = builder.transactional(true).max_timestamp(T).last_offset_delta(22).compression(Compression::Gzip);
     assert_eq!(builder.clone().build(), Ok(bytes));
 }
 
 #[cfg(feature = "std")]
 #[test]
 fn compressed() {
-    for (vector, codec) in COMPRESSED
-        .into_iter()
-        .zip(Compression::ALL.into_iter().skip(1))
-    {
+    for (vector, codec) in COMPRESSED.into_iter().zip(Compression::ALL.into_iter().skip(1)) {
         read(vector, |view| {
             assert_eq!(view.header().compression(), Ok(codec));
-            assert_eq!(
-                records(&view),
-                [k1_v1(0, T), k1_v1(1, T)],
-                "{}",
-                codec.name()
-            );
+            assert_eq!(records(&view), [k1_v1(0, T), k1_v1(1, T)], "{}", codec.name());
         });
         let mut builder = BatchBuilder::new().compression(codec);
         builder.append(T, Some(b"k1"), Some(b"v1"), &[]);
-        let own = builder
-            .append(T, Some(b"k1"), Some(b"v1"), &[])
-            .build()
-            .unwrap();
+        let own = builder.append(T, Some(b"k1"), Some(b"v1"), &[]).build().unwrap();
         let own = BatchView::new(&own).unwrap();
         assert!(own.is_valid());
-        assert_eq!(
-            (own.header().compression(), records(&own)),
-            (Ok(codec), vec![k1_v1(0, T), k1_v1(1, T)])
-        );
+        assert_eq!((own.header().compression(), records(&own)), (Ok(codec), vec![k1_v1(0, T), k1_v1(1, T)]));
     }
 }

@@ -14,12 +14,7 @@ fn read_all(bytes: &[u8]) -> usize {
     let mut count = 0;
     for view in Batches::new(bytes).flatten() {
         let header = view.header();
-        let _ = (
-            header.next_offset(),
-            header.last_sequence(),
-            header.compression(),
-            header.delete_horizon(),
-        );
+        let _ = (header.next_offset(), header.last_sequence(), header.compression(), header.delete_horizon());
         let _ = (view.verify_crc(), view.control());
         let Ok(records) = view.decode(LIMIT_BYTES) else {
             continue;
@@ -45,12 +40,7 @@ fn batch_of(codec: Compression, records: &[Written]) -> Vec<u8> {
     let mut builder = BatchBuilder::new().compression(codec).producer(1, 2, 3);
     for (timestamp, key, value) in records {
         let headers = [(&b"h"[..], value.as_deref()), (b"", None)];
-        builder.append(
-            *timestamp,
-            key.as_deref(),
-            value.as_deref(),
-            &headers[..usize::from(key.is_some()) * 2],
-        );
+        builder.append(*timestamp, key.as_deref(), value.as_deref(), &headers[..usize::from(key.is_some()) * 2]);
     }
     builder.build().unwrap()
 }
@@ -60,8 +50,7 @@ fn any_batch() -> impl Strategy<Value = (Vec<u8>, usize)> {
     let records = vec((any::<i64>(), field(), field()), 1..20);
     let mut codecs = Compression::ALL.to_vec();
     codecs.retain(|&codec| compress(codec, b"").is_ok());
-    (proptest::sample::select(codecs), records)
-        .prop_map(|(codec, records)| (batch_of(codec, &records), records.len()))
+    (proptest::sample::select(codecs), records).prop_map(|(codec, records)| (batch_of(codec, &records), records.len()))
 }
 
 proptest! {
@@ -101,18 +90,11 @@ proptest! {
 fn a_small_batch_of_much_is_stopped_at_the_limit() {
     for codec in Compression::ALL.into_iter().skip(1) {
         let bytes = batch_of(codec, &[(0, None, Some(vec![0; 1 << 20]))]);
-        assert!(
-            bytes.len() < 1 << 17,
-            "{} takes {}",
-            codec.name(),
-            bytes.len()
-        );
+        assert!(bytes.len() < 1 << 17, "{} takes {}", codec.name(), bytes.len());
         let view = BatchView::new(&bytes).unwrap();
         let refused = view.decode(LIMIT_BYTES).map(drop);
-        let too_large = oncelog_formats::FormatError::TooLarge {
-            what: "decompressed records",
-            limit_bytes: LIMIT_BYTES,
-        };
+        let too_large =
+            oncelog_formats::FormatError::TooLarge { what: "decompressed records", limit_bytes: LIMIT_BYTES };
         assert_eq!(refused, Err(too_large), "{}", codec.name());
         assert_eq!(view.decode(2 << 20).unwrap().records().count(), 1);
     }

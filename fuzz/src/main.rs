@@ -44,11 +44,7 @@ struct Args {
 }
 
 fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(
-        ["all"]
-            .into_iter()
-            .chain(targets::ALL.iter().map(|target| target.name)),
-    )
+    PossibleValuesParser::new(["all"].into_iter().chain(targets::ALL.iter().map(|target| target.name)))
 }
 
 fn main() -> ExitCode {
@@ -69,27 +65,16 @@ fn main() -> ExitCode {
 }
 
 fn chosen(args: &Args) -> impl Iterator<Item = &'static Target> {
-    targets::ALL
-        .iter()
-        .filter(|target| args.target == "all" || args.target == target.name)
+    targets::ALL.iter().filter(|target| args.target == "all" || args.target == target.name)
 }
 
 /// Whether anything was found.
 fn fuzz(args: &Args) -> io::Result<bool> {
     let fallback = Path::new("testdata");
-    let corpus = args
-        .corpus
-        .as_deref()
-        .or(fallback.is_dir().then_some(fallback));
+    let corpus = args.corpus.as_deref().or(fallback.is_dir().then_some(fallback));
     let mut found = false;
-    println!(
-        "seed {}, {} inputs for each target",
-        args.seed, args.iterations
-    );
-    println!(
-        "{:<20} {:>6} {:>9} {:>9} {:>9}  trace",
-        "target", "seeds", "inputs", "decoded", "refused"
-    );
+    println!("seed {}, {} inputs for each target", args.seed, args.iterations);
+    println!("{:<20} {:>6} {:>9} {:>9} {:>9}  trace", "target", "seeds", "inputs", "decoded", "refused");
     for target in chosen(args) {
         let mut seeds = seeds::builtin(target.name);
         if let Some(directory) = corpus {
@@ -109,27 +94,15 @@ fn fuzz(args: &Args) -> io::Result<bool> {
         if let Some(finding) = summary.finding {
             found = true;
             println!("  FOUND at input {}: {}", finding.iteration, finding.reason);
-            println!(
-                "  --target {} --replay {}",
-                target.name,
-                hex::encode(&finding.input)
-            );
+            println!("  --target {} --replay {}", target.name, hex::encode(&finding.input));
         }
     }
-    println!(
-        "{}",
-        if found {
-            "findings: see above"
-        } else {
-            "no findings"
-        }
-    );
+    println!("{}", if found { "findings: see above" } else { "no findings" });
     Ok(found)
 }
 
 fn replay(args: &Args, text: &str) -> io::Result<bool> {
-    let input =
-        hex::decode(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let input = hex::decode(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut found = false;
     for target in chosen(args) {
         let outcome = run::guarded(target, &input);

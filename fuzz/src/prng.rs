@@ -44,9 +44,7 @@ impl Prng {
 pub fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
     bytes
         .iter()
-        .fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        .fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -44,11 +44,8 @@ pub fn silence_panics() {
 
 /// The check's answer; a panic is a broken promise.
 pub fn guarded(target: &Target, input: &[u8]) -> Outcome {
-    panic::catch_unwind(AssertUnwindSafe(|| (target.check)(input))).unwrap_or_else(|_| {
-        Err(PANIC
-            .with_borrow_mut(Option::take)
-            .unwrap_or_else(|| "panicked".to_owned()))
-    })
+    panic::catch_unwind(AssertUnwindSafe(|| (target.check)(input)))
+        .unwrap_or_else(|_| Err(PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "panicked".to_owned())))
 }
 
 /// Runs `iterations` inputs, or as many as it takes to find something.
@@ -68,11 +65,7 @@ pub fn run(target: &Target, seeds: &[Vec<u8>], seed: u64, iterations: u64) -> Su
                 summary.trace = fnv1a(summary.trace, &[u8::from(decoded)]);
             }
             Err(reason) => {
-                summary.finding = Some(Finding {
-                    iteration,
-                    reason,
-                    input,
-                });
+                summary.finding = Some(Finding { iteration, reason, input });
                 break;
             }
         }

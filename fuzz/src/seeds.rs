@@ -37,24 +37,10 @@ pub fn builtin(target: &str) -> Vec<Vec<u8>> {
     match target {
         "batch" => hex_all(&BATCHES),
         // Behind the 61-byte headers of the compressed batches stands what their codec wrote.
-        "codecs" => hex_all(&BATCHES[7..])
-            .into_iter()
-            .map(|batch| batch[61..].to_vec())
-            .collect(),
-        "varint" => hex_all(&[
-            "00",
-            "ffffffff0f",
-            "ffffffffffffffffff01",
-            "8001",
-            "80808080808000",
-        ]),
-        "control" => {
-            hex_all(&["000000000000006b000000000000000000000005000301000000090000018bcfe56800"])
-        }
-        "offset_index" => hex_all(&[
-            "0000000500000000000003b600001068",
-            "0000000000000000000000010000000a",
-        ]),
+        "codecs" => hex_all(&BATCHES[7..]).into_iter().map(|batch| batch[61..].to_vec()).collect(),
+        "varint" => hex_all(&["00", "ffffffff0f", "ffffffffffffffffff01", "8001", "80808080808000"]),
+        "control" => hex_all(&["000000000000006b000000000000000000000005000301000000090000018bcfe56800"]),
+        "offset_index" => hex_all(&["0000000500000000000003b600001068", "0000000000000000000000010000000a"]),
         "time_index" => hex_all(&["0000018bcfe56800000000050000018bcfe56864000003b6"]),
         "txn_index" => hex_all(&[TXN_INDEX]),
         "snapshot" => {
@@ -78,22 +64,13 @@ pub fn builtin(target: &str) -> Vec<Vec<u8>> {
 }
 
 fn hex_all(texts: &[&str]) -> Vec<Vec<u8>> {
-    texts
-        .iter()
-        .map(|text| hex::decode(text).expect("the constant is hexadecimal"))
-        .collect()
+    texts.iter().map(|text| hex::decode(text).expect("the constant is hexadecimal")).collect()
 }
 
 /// The same snapshot with an extension behind the entries.
 fn extended(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut file = SnapshotFile::decode(bytes).ok()?;
-    let batch = BatchMeta {
-        first_sequence: 3,
-        last_sequence: 4,
-        first_offset: 8,
-        last_offset: 9,
-        timestamp: 77,
-    };
+    let batch = BatchMeta { first_sequence: 3, last_sequence: 4, first_offset: 8, last_offset: 9, timestamp: 77 };
     let producers = file.entries.iter().map(|entry| ProducerExtra {
         producer_id: entry.producer_id,
         last_append_ms: 99,
@@ -104,11 +81,7 @@ fn extended(bytes: &[u8]) -> Option<Vec<u8>> {
         log_end_offset: 10,
         durable_offset: 8,
         digest: 0x0123_4567_89ab_cdef,
-        sealed: file.entries.first().map(|_| SealedSegment {
-            base_offset: 0,
-            size_bytes: 512,
-            next_offset: 10,
-        }),
+        sealed: file.entries.first().map(|_| SealedSegment { base_offset: 0, size_bytes: 512, next_offset: 10 }),
         log_id: file.entries.first().map(|_| [9; 16]),
     });
     Some(file.encode())
@@ -120,21 +93,14 @@ pub fn from_directory(directory: &Path, target: &str) -> io::Result<Vec<Vec<u8>>
     walk(directory, &mut files)?;
     let mut inputs = Vec::new();
     for path in files {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if target == "file_name" {
             inputs.push(name.into_bytes());
         } else if target_of(&name) == Some(target) {
             let mut bytes = fs::read(&path)?;
             bytes.truncate(MAX_FILE_BYTES);
             match target {
-                "batch" => inputs.extend(
-                    Batches::new(&bytes)
-                        .flatten()
-                        .map(|batch| batch.bytes().to_vec()),
-                ),
+                "batch" => inputs.extend(Batches::new(&bytes).flatten().map(|batch| batch.bytes().to_vec())),
                 _ => inputs.push(bytes),
             }
         }
@@ -147,16 +113,10 @@ pub fn from_directory(directory: &Path, target: &str) -> io::Result<Vec<Vec<u8>>
 }
 
 fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    let mut paths = fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
-        if path.is_dir() {
-            walk(&path, files)?
-        } else {
-            files.push(path)
-        }
+        if path.is_dir() { walk(&path, files)? } else { files.push(path) }
     }
     Ok(())
 }

@@ -20,32 +20,20 @@ pub struct Target {
 
 impl Target {
     const fn plain(name: &'static str, check: fn(&[u8]) -> Outcome) -> Self {
-        Self {
-            name,
-            check,
-            repair: |_| {},
-        }
+        Self { name, check, repair: |_| {} }
     }
 }
 
 /// All of them.
 pub const ALL: [Target; 13] = [
-    Target {
-        name: "batch",
-        check: batch::batches,
-        repair: batch::repair,
-    },
+    Target { name: "batch", check: batch::batches, repair: batch::repair },
     Target::plain("control", batch::control),
     Target::plain("codecs", batch::codecs),
     Target::plain("varint", batch::varint),
     Target::plain("offset_index", files::offset_index),
     Target::plain("time_index", files::time_index),
     Target::plain("txn_index", files::txn_index),
-    Target {
-        name: "snapshot",
-        check: files::snapshot,
-        repair: files::repair_snapshot,
-    },
+    Target { name: "snapshot", check: files::snapshot, repair: files::repair_snapshot },
     Target::plain("epoch_checkpoint", files::epoch_checkpoint),
     Target::plain("checkpoint", files::checkpoint),
     Target::plain("partition_metadata", files::partition_metadata),
@@ -55,18 +43,10 @@ pub const ALL: [Target; 13] = [
 
 /// `Err` with both sides unless they are equal.
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T, found: &T) -> Result<(), String> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(format!("{what}: expected {expected:?}, found {found:?}"))
-    }
+    if expected == found { Ok(()) } else { Err(format!("{what}: expected {expected:?}, found {found:?}")) }
 }
 
 /// `Err` unless it holds.
 fn holds(what: &str, condition: bool) -> Result<(), String> {
-    if condition {
-        Ok(())
-    } else {
-        Err(what.to_owned())
-    }
+    if condition { Ok(()) } else { Err(what.to_owned()) }
 }

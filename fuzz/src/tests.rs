@@ -8,13 +8,7 @@ fn every_built_in_seed_decodes() {
         let seeds = seeds::builtin(target.name);
         assert!(!seeds.is_empty(), "{} has seeds", target.name);
         for seed in seeds {
-            assert_eq!(
-                guarded(target, &seed),
-                Ok(true),
-                "{} {}",
-                target.name,
-                hex::encode(&seed)
-            );
+            assert_eq!(guarded(target, &seed), Ok(true), "{} {}", target.name, hex::encode(&seed));
         }
     }
 }
@@ -24,11 +18,7 @@ fn every_target_decodes_some_and_refuses_some_and_finds_nothing() {
     for target in &ALL {
         let summary = run(target, &seeds::builtin(target.name), 1, 500);
         assert_eq!(summary.finding, None, "{}", target.name);
-        assert!(
-            summary.decoded > 0 && summary.decoded < summary.inputs,
-            "{}: {summary:?}",
-            target.name
-        );
+        assert!(summary.decoded > 0 && summary.decoded < summary.inputs, "{}: {summary:?}", target.name);
     }
 }
 
@@ -48,25 +38,12 @@ fn a_broken_decoder_is_found() {
         Ok(input[5] == 0)
     }
     fn lies(input: &[u8]) -> Outcome {
-        if input.len() > 20 {
-            Err("longer than 20".to_owned())
-        } else {
-            Ok(true)
-        }
+        if input.len() > 20 { Err("longer than 20".to_owned()) } else { Ok(true) }
     }
     run::silence_panics();
-    for (check, reason) in [
-        (panics as fn(&[u8]) -> Outcome, "index out of bounds"),
-        (lies, "longer than 20"),
-    ] {
-        let target = Target {
-            name: "broken",
-            check,
-            repair: |_| {},
-        };
-        let finding = run(&target, &seeds::builtin("snapshot"), 1, 1000)
-            .finding
-            .expect("found");
+    for (check, reason) in [(panics as fn(&[u8]) -> Outcome, "index out of bounds"), (lies, "longer than 20")] {
+        let target = Target { name: "broken", check, repair: |_| {} };
+        let finding = run(&target, &seeds::builtin("snapshot"), 1, 1000).finding.expect("found");
         assert!(finding.reason.contains(reason), "{}", finding.reason);
         assert!(guarded(&target, &finding.input).is_err(), "and again");
     }

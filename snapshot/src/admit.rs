@@ -97,10 +97,7 @@ pub struct CompletedTxn {
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once per batch and taken apart at once; a box would allocate"
-)]
+#[expect(clippy::large_enum_variant, reason = "made once per batch and taken apart at once; a box would allocate")]
 pub enum Verdict {
     /// To be appended; what follows from it holds once the bytes are written.
     Append {
@@ -132,21 +129,14 @@ pub fn admit(
     options: &AdmitOptions,
 ) -> Verdict {
     if options.origin == Origin::Client
-        && let Some(duplicate) = stored.and_then(|entry| {
-            entry.find_batch(batch.epoch, batch.base_sequence, batch.last_sequence)
-        })
+        && let Some(duplicate) =
+            stored.and_then(|entry| entry.find_batch(batch.epoch, batch.base_sequence, batch.last_sequence))
     {
         return Verdict::Duplicate(*duplicate); // P1
     }
     let stored = stored.copied().unwrap_or_default();
     let current = working.copied().unwrap_or(stored);
-    let question = Question {
-        stored: &stored,
-        current: &current,
-        verification,
-        batch,
-        options,
-    };
+    let question = Question { stored: &stored, current: &current, verification, batch, options };
     match question.check() {
         Ok(()) => question.append(),
         Err(refusal) => Verdict::Refuse(refusal),
@@ -162,22 +152,13 @@ pub fn absorb(current: Option<&ProducerEntry>, batch: &Incoming, now_ms: i64) ->
         None => {
             entry.set_epoch(batch.epoch);
             let (first, last) = (batch.first_offset, batch.last_offset);
-            entry.push_batch(batch_meta(
-                batch.last_sequence,
-                first,
-                last,
-                batch.max_timestamp,
-            ));
+            entry.push_batch(batch_meta(batch.last_sequence, first, last, batch.max_timestamp));
             entry.last_timestamp = batch.max_timestamp;
             if batch.transactional && entry.txn_first_offset.is_none() {
                 entry.txn_first_offset = Some(first);
             }
         }
-        Some(Marker::EndTxn {
-            coordinator_epoch,
-            timestamp,
-            ..
-        }) => {
+        Some(Marker::EndTxn { coordinator_epoch, timestamp, .. }) => {
             entry.set_epoch(batch.epoch);
             entry.coordinator_epoch = coordinator_epoch;
             entry.last_timestamp = timestamp;
@@ -201,16 +182,12 @@ struct Question<'a> {
 
 impl Question<'_> {
     fn check(&self) -> Result<(), Refusal> {
-        if matches!(self.options.origin, Origin::Client | Origin::Coordinator)
-            && self.batch.transactional
-        {
+        if matches!(self.options.origin, Origin::Client | Origin::Coordinator) && self.batch.transactional {
             self.check_transactional()?;
         }
         match self.batch.marker {
             None => self.check_data(),
-            Some(Marker::EndTxn {
-                coordinator_epoch, ..
-            }) => self.check_marker(coordinator_epoch),
+            Some(Marker::EndTxn { coordinator_epoch, .. }) => self.check_marker(coordinator_epoch),
             Some(Marker::Empty) => Ok(()),
             Some(Marker::Other) => Err(Refusal::UnexpectedControlRecord),
         }
@@ -222,9 +199,7 @@ impl Question<'_> {
             return Ok(());
         }
         self.check_not_stale()?;
-        let guarded = self
-            .verification
-            .is_some_and(|pending| self.options.guard == Some(pending.guard));
+        let guarded = self.verification.is_some_and(|pending| self.options.guard == Some(pending.guard));
         if self.options.verification_enabled && self.batch.marker.is_none() && !guarded {
             return Err(self.txn_state(TxnStateConflict::NotVerified));
         }
@@ -272,10 +247,7 @@ impl Question<'_> {
         if self.options.origin == Origin::Replication {
             return Ok(());
         }
-        let version = self
-            .options
-            .txn_version
-            .ok_or(Refusal::UnknownTransactionVersion)?;
+        let version = self.options.txn_version.ok_or(Refusal::UnknownTransactionVersion)?;
         let same_epoch = self.batch.epoch == self.current.epoch && self.batch.epoch != i16::MAX;
         if version >= EPOCH_BUMP_VERSION && same_epoch && self.current.txn_first_offset.is_some() {
             return Err(self.stale());
@@ -304,12 +276,7 @@ impl Question<'_> {
             _ => None,
         };
         let started_txn = was_open.is_none() && entry.txn_first_offset.is_some();
-        Verdict::Append {
-            entry,
-            completed,
-            started_txn,
-            clears_verification: self.clears_verification(),
-        }
+        Verdict::Append { entry, completed, started_txn, clears_verification: self.clears_verification() }
     }
 
     /// V4.
@@ -317,17 +284,12 @@ impl Question<'_> {
         let Some(pending) = self.verification else {
             return false;
         };
-        let of_next_txn =
-            self.batch.marker.is_some() && pending.bumps_epoch && pending.epoch == self.batch.epoch;
+        let of_next_txn = self.batch.marker.is_some() && pending.bumps_epoch && pending.epoch == self.batch.epoch;
         self.batch.transactional && !of_next_txn
     }
 
     fn check_not_stale(&self) -> Result<(), Refusal> {
-        if self.batch.epoch < self.current.epoch {
-            Err(self.stale())
-        } else {
-            Ok(())
-        }
+        if self.batch.epoch < self.current.epoch { Err(self.stale()) } else { Ok(()) }
     }
 
     fn stale(&self) -> Refusal {
@@ -339,10 +301,7 @@ impl Question<'_> {
     }
 
     fn txn_state(&self, conflict: TxnStateConflict) -> Refusal {
-        Refusal::InvalidTxnState {
-            producer_id: self.batch.producer_id,
-            conflict,
-        }
+        Refusal::InvalidTxnState { producer_id: self.batch.producer_id, conflict }
     }
 }
 

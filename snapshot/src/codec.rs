@@ -7,9 +7,7 @@
 use std::collections::HashMap;
 
 use oncelog_formats::Result;
-use oncelog_formats::snapshot::{
-    Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, Trailing,
-};
+use oncelog_formats::snapshot::{Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, Trailing};
 
 use crate::open_txns::OpenTxns;
 use crate::producer::ProducerEntry;
@@ -48,32 +46,12 @@ pub fn encode(table: &ProducerTable, meta: &SnapshotMeta) -> Vec<u8> {
     for (producer_id, entry) in table.iter() {
         entries.push(to_kafka(producer_id, entry));
         let last_append_ms = entry.last_append_ms;
-        producers.push(ProducerExtra {
-            producer_id,
-            last_append_ms,
-            batches: entry.batches().to_vec(),
-        });
+        producers.push(ProducerExtra { producer_id, last_append_ms, batches: entry.batches().to_vec() });
     }
-    let SnapshotMeta {
-        log_end_offset,
-        durable_offset,
-        sealed,
-        log_id,
-    } = *meta;
+    let SnapshotMeta { log_end_offset, durable_offset, sealed, log_id } = *meta;
     let digest = table.digest();
-    let extension = Extension {
-        producers,
-        log_end_offset,
-        durable_offset,
-        digest,
-        sealed,
-        log_id,
-    };
-    SnapshotFile {
-        entries,
-        extension: Some(extension),
-    }
-    .encode()
+    let extension = Extension { producers, log_end_offset, durable_offset, digest, sealed, log_id };
+    SnapshotFile { entries, extension: Some(extension) }.encode()
 }
 
 /// Reads a snapshot file, ours or Kafka's. Of Kafka's, each producer has at most one batch, with the entry's timestamp,
@@ -83,43 +61,22 @@ pub fn encode(table: &ProducerTable, meta: &SnapshotMeta) -> Vec<u8> {
 /// [`FormatError`](oncelog_formats::FormatError) if the file is corrupt to Kafka.
 pub fn decode(bytes: &[u8]) -> Result<Loaded> {
     let (file, trailing) = SnapshotFile::decode_with_trailing(bytes)?;
-    let extended = file
-        .extension
-        .as_ref()
-        .map(|extension| extended_table(&file.entries, extension));
+    let extended = file.extension.as_ref().map(|extension| extended_table(&file.entries, extension));
     let (table, meta, trailing) = match (extended, &file.extension) {
         (Some(Some(table)), Some(extension)) => (table, Some(meta_of(extension)), trailing),
         (Some(None), _) => (kafka_table(&file.entries), None, Trailing::Damaged),
         _ => (kafka_table(&file.entries), None, trailing),
     };
-    Ok(Loaded {
-        open_txns: OpenTxns::from_table(&table),
-        table,
-        meta,
-        trailing,
-    })
+    Ok(Loaded { open_txns: OpenTxns::from_table(&table), table, meta, trailing })
 }
 
 fn meta_of(extension: &Extension) -> SnapshotMeta {
-    let Extension {
-        log_end_offset,
-        durable_offset,
-        sealed,
-        log_id,
-        ..
-    } = *extension;
-    SnapshotMeta {
-        log_end_offset,
-        durable_offset,
-        sealed,
-        log_id,
-    }
+    let Extension { log_end_offset, durable_offset, sealed, log_id, .. } = *extension;
+    SnapshotMeta { log_end_offset, durable_offset, sealed, log_id }
 }
 
 fn to_kafka(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
-    let offset_delta = entry.last_batch().map_or(0, |batch| {
-        batch.last_offset.saturating_sub(batch.first_offset)
-    });
+    let offset_delta = entry.last_batch().map_or(0, |batch| batch.last_offset.saturating_sub(batch.first_offset));
     SnapshotEntry {
         producer_id,
         epoch: entry.epoch,
@@ -146,11 +103,7 @@ fn kafka_table(entries: &[SnapshotEntry]) -> ProducerTable {
 
 /// The table with all that the extension adds; none if it does not fit the entries.
 fn extended_table(entries: &[SnapshotEntry], extension: &Extension) -> Option<ProducerTable> {
-    let extras: HashMap<i64, &ProducerExtra> = extension
-        .producers
-        .iter()
-        .map(|e| (e.producer_id, e))
-        .collect();
+    let extras: HashMap<i64, &ProducerExtra> = extension.producers.iter().map(|e| (e.producer_id, e)).collect();
     let mut table = ProducerTable::new();
     for kafka in entries {
         let extra = extras.get(&kafka.producer_id)?;
@@ -164,8 +117,7 @@ fn extended_table(entries: &[SnapshotEntry], extension: &Extension) -> Option<Pr
         }
         table.put(kafka.producer_id, entry);
     }
-    (table.len() == extension.producers.len() && table.digest() == extension.digest)
-        .then_some(table)
+    (table.len() == extension.producers.len() && table.digest() == extension.digest).then_some(table)
 }
 
 fn without_batches(kafka: &SnapshotEntry) -> ProducerEntry {

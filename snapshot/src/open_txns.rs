@@ -28,13 +28,8 @@ impl OpenTxns {
 
     /// The transactions that `table` says are open; decided ones are not known from a table.
     pub fn from_table(table: &ProducerTable) -> Self {
-        let open = table
-            .iter()
-            .filter_map(|(id, entry)| Some((entry.txn_first_offset?, id)));
-        Self {
-            ongoing: open.collect(),
-            unreplicated: BTreeMap::new(),
-        }
+        let open = table.iter().filter_map(|(id, entry)| Some((entry.txn_first_offset?, id)));
+        Self { ongoing: open.collect(), unreplicated: BTreeMap::new() }
     }
 
     /// A transaction of `producer_id` starts at `first_offset`.
@@ -49,24 +44,15 @@ impl OpenTxns {
     /// One that was not known to be ongoing (its beginning lies below the log start) is decided all the same.
     pub fn complete(&mut self, txn: &CompletedTxn) -> i64 {
         self.ongoing.remove(&txn.first_offset);
-        let decided = Decided {
-            producer_id: txn.producer_id,
-            marker_offset: txn.last_offset,
-        };
+        let decided = Decided { producer_id: txn.producer_id, marker_offset: txn.last_offset };
         self.unreplicated.insert(txn.first_offset, decided);
-        let other = self
-            .ongoing
-            .iter()
-            .find(|&(_, &producer_id)| producer_id != txn.producer_id);
-        other.map_or(txn.last_offset.saturating_add(1), |(&first_offset, _)| {
-            first_offset
-        })
+        let other = self.ongoing.iter().find(|&(_, &producer_id)| producer_id != txn.producer_id);
+        other.map_or(txn.last_offset.saturating_add(1), |(&first_offset, _)| first_offset)
     }
 
     /// Forgets the decided transactions whose marker lies below `high_watermark` (or below a new log start).
     pub fn advance_high_watermark(&mut self, high_watermark: i64) {
-        self.unreplicated
-            .retain(|_, decided| decided.marker_offset >= high_watermark);
+        self.unreplicated.retain(|_, decided| decided.marker_offset >= high_watermark);
     }
 
     /// First offset of the earliest transaction without a marker.
@@ -85,11 +71,8 @@ impl OpenTxns {
     pub fn truncate_to(&mut self, offset: i64) {
         self.ongoing.split_off(&offset);
         self.unreplicated.split_off(&offset);
-        let undecided = self
-            .unreplicated
-            .extract_if(.., |_, decided| decided.marker_offset >= offset);
-        self.ongoing
-            .extend(undecided.map(|(first, decided)| (first, decided.producer_id)));
+        let undecided = self.unreplicated.extract_if(.., |_, decided| decided.marker_offset >= offset);
+        self.ongoing.extend(undecided.map(|(first, decided)| (first, decided.producer_id)));
     }
 
     /// Forgets everything.
@@ -100,16 +83,12 @@ impl OpenTxns {
 
     /// The ongoing ones as (producer id, first offset), by first offset.
     pub fn ongoing(&self) -> impl Iterator<Item = (i64, i64)> {
-        self.ongoing
-            .iter()
-            .map(|(&first_offset, &producer_id)| (producer_id, first_offset))
+        self.ongoing.iter().map(|(&first_offset, &producer_id)| (producer_id, first_offset))
     }
 
     /// The decided but unreplicated ones as (producer id, first offset, marker offset), by first offset.
     pub fn unreplicated(&self) -> impl Iterator<Item = (i64, i64, i64)> {
-        self.unreplicated
-            .iter()
-            .map(|(&first, decided)| (decided.producer_id, first, decided.marker_offset))
+        self.unreplicated.iter().map(|(&first, decided)| (decided.producer_id, first, decided.marker_offset))
     }
 }
 
@@ -118,12 +97,7 @@ mod tests {
     use super::*;
 
     fn completed(producer_id: i64, first_offset: i64, last_offset: i64) -> CompletedTxn {
-        CompletedTxn {
-            producer_id,
-            first_offset,
-            last_offset,
-            commit: false,
-        }
+        CompletedTxn { producer_id, first_offset, last_offset, commit: false }
     }
 
     #[test]

@@ -12,13 +12,8 @@ pub const WINDOW: usize = 5;
 /// The epoch of an entry that has none yet (Kafka's -1).
 pub const NO_EPOCH: i16 = -1;
 
-const NO_BATCH: BatchMeta = BatchMeta {
-    first_sequence: -1,
-    last_sequence: -1,
-    first_offset: -1,
-    last_offset: -1,
-    timestamp: -1,
-};
+const NO_BATCH: BatchMeta =
+    BatchMeta { first_sequence: -1, last_sequence: -1, first_offset: -1, last_offset: -1, timestamp: -1 };
 
 /// State of one producer id in one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,18 +73,11 @@ impl ProducerEntry {
     }
 
     /// The remembered batch that a retry with these values repeats: same epoch, exactly the same sequences.
-    pub fn find_batch(
-        &self,
-        epoch: i16,
-        first_sequence: i32,
-        last_sequence: i32,
-    ) -> Option<&BatchMeta> {
+    pub fn find_batch(&self, epoch: i16, first_sequence: i32, last_sequence: i32) -> Option<&BatchMeta> {
         if epoch != self.epoch {
             return None;
         }
-        self.batches()
-            .iter()
-            .find(|b| b.first_sequence == first_sequence && b.last_sequence == last_sequence)
+        self.batches().iter().find(|b| b.first_sequence == first_sequence && b.last_sequence == last_sequence)
     }
 
     /// Takes over `epoch`; another one than before (also a lower one) forgets the batches.
@@ -116,19 +104,8 @@ impl ProducerEntry {
 
 /// The descriptor of a data batch. Its first sequence is counted back from the last one, as Kafka does: a batch without
 /// sequences (-1) gets one that no client can send.
-pub fn batch_meta(
-    last_sequence: i32,
-    first_offset: i64,
-    last_offset: i64,
-    timestamp: i64,
-) -> BatchMeta {
+pub fn batch_meta(last_sequence: i32, first_offset: i64, last_offset: i64, timestamp: i64) -> BatchMeta {
     let delta = i32::try_from(last_offset.saturating_sub(first_offset)).unwrap_or(i32::MAX);
     let first_sequence = sequence_sub(last_sequence, delta);
-    BatchMeta {
-        first_sequence,
-        last_sequence,
-        first_offset,
-        last_offset,
-        timestamp,
-    }
+    BatchMeta { first_sequence, last_sequence, first_offset, last_offset, timestamp }
 }

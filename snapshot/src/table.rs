@@ -35,9 +35,7 @@ impl PartialEq for ProducerTable {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
             && self.len == other.len
-            && self
-                .unordered()
-                .all(|(id, entry)| other.get(id).as_ref() == Some(entry))
+            && self.unordered().all(|(id, entry)| other.get(id).as_ref() == Some(entry))
     }
 }
 
@@ -46,19 +44,12 @@ impl Eq for ProducerTable {}
 impl ProducerTable {
     /// No producer.
     pub fn new() -> Self {
-        Self {
-            parts: vec![None; PARTS],
-            len: 0,
-            digest: 0,
-        }
+        Self { parts: vec![None; PARTS], len: 0, digest: 0 }
     }
 
     /// A copy of the entry of `producer_id`.
     pub fn get(&self, producer_id: i64) -> Option<ProducerEntry> {
-        self.parts[part_of(producer_id)]
-            .as_ref()?
-            .get(&producer_id)
-            .copied()
+        self.parts[part_of(producer_id)].as_ref()?.get(&producer_id).copied()
     }
 
     /// Stores the entry of `producer_id`; answers the one it replaces.
@@ -110,9 +101,7 @@ impl ProducerTable {
     /// Drops the producers without an open transaction whose newest append is at least `expiration_ms` old by our
     /// clock; answers their ids, ascending. Timestamps in the log do not count: clients choose them.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<i64> {
-        let mut expired: Vec<i64> = (0..PARTS)
-            .flat_map(|part| self.expire_part(part, now_ms, expiration_ms))
-            .collect();
+        let mut expired: Vec<i64> = (0..PARTS).flat_map(|part| self.expire_part(part, now_ms, expiration_ms)).collect();
         expired.sort_unstable();
         expired
     }
@@ -123,14 +112,9 @@ impl ProducerTable {
             return Vec::new();
         };
         let is_expired = |entry: &ProducerEntry| {
-            entry.txn_first_offset.is_none()
-                && now_ms.saturating_sub(entry.last_append_ms) >= expiration_ms
+            entry.txn_first_offset.is_none() && now_ms.saturating_sub(entry.last_append_ms) >= expiration_ms
         };
-        let mut expired: Vec<i64> = part
-            .iter()
-            .filter(|(_, e)| is_expired(e))
-            .map(|(&id, _)| id)
-            .collect();
+        let mut expired: Vec<i64> = part.iter().filter(|(_, e)| is_expired(e)).map(|(&id, _)| id).collect();
         expired.sort_unstable();
         for &producer_id in &expired {
             self.remove(producer_id);
@@ -145,11 +129,7 @@ impl ProducerTable {
     }
 
     fn unordered(&self) -> impl Iterator<Item = (i64, &ProducerEntry)> {
-        self.parts
-            .iter()
-            .flatten()
-            .flat_map(|part| part.iter())
-            .map(|(&id, entry)| (id, entry))
+        self.parts.iter().flatten().flat_map(|part| part.iter()).map(|(&id, entry)| (id, entry))
     }
 }
 
@@ -166,8 +146,7 @@ fn entry_hash(producer_id: i64, entry: &ProducerEntry) -> u64 {
     add(entry.last_timestamp);
     add(entry.txn_first_offset.unwrap_or(-1));
     for batch in entry.batches() {
-        add((i64::from(batch.first_sequence) << 32)
-            | i64::from(batch.last_sequence.cast_unsigned()));
+        add((i64::from(batch.first_sequence) << 32) | i64::from(batch.last_sequence.cast_unsigned()));
         add(batch.first_offset);
         add(batch.last_offset);
         add(batch.timestamp);

@@ -53,11 +53,7 @@ impl Verifications {
     ) -> Result<Option<u64>, Refusal> {
         if let Some(stored) = stored {
             if epoch < stored.epoch {
-                return Err(Refusal::InvalidProducerEpoch {
-                    producer_id,
-                    epoch,
-                    stored_epoch: stored.epoch,
-                });
+                return Err(Refusal::InvalidProducerEpoch { producer_id, epoch, stored_epoch: stored.epoch });
             }
             if stored.has_open_txn_in(epoch) {
                 return Ok(None);
@@ -66,13 +62,7 @@ impl Verifications {
         let guards_given = &mut self.guards_given;
         let entry = self.entries.entry(producer_id).or_insert_with(|| {
             *guards_given += 1;
-            Verification {
-                guard: *guards_given,
-                epoch,
-                lowest_sequence: sequence,
-                bumps_epoch,
-                created_ms: now_ms,
-            }
+            Verification { guard: *guards_given, epoch, lowest_sequence: sequence, bumps_epoch, created_ms: now_ms }
         });
         if epoch > entry.epoch {
             entry.epoch = epoch;
@@ -100,9 +90,7 @@ impl Verifications {
 
     /// Forgets the entries that are `expiration_ms` old at `now_ms`; answers their producer ids, ascending.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<i64> {
-        let expired = self.entries.extract_if(.., |_, v| {
-            now_ms.saturating_sub(v.created_ms) >= expiration_ms
-        });
+        let expired = self.entries.extract_if(.., |_, v| now_ms.saturating_sub(v.created_ms) >= expiration_ms);
         expired.map(|(producer_id, _)| producer_id).collect()
     }
 
@@ -118,9 +106,7 @@ impl Verifications {
 
     /// All entries by producer id, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Verification)> {
-        self.entries
-            .iter()
-            .map(|(&producer_id, entry)| (producer_id, entry))
+        self.entries.iter().map(|(&producer_id, entry)| (producer_id, entry))
     }
 }
 
@@ -134,13 +120,7 @@ mod tests {
         assert_eq!(pending.start(7, None, 3, 5, false, 0), Ok(Some(1)));
         assert_eq!(pending.start(8, None, 0, 5, false, 0), Ok(Some(2)));
         assert_eq!(pending.start(7, None, 1, 5, true, 9), Ok(Some(1)));
-        let entry = Verification {
-            guard: 1,
-            epoch: 5,
-            lowest_sequence: 1,
-            bumps_epoch: false,
-            created_ms: 0,
-        };
+        let entry = Verification { guard: 1, epoch: 5, lowest_sequence: 1, bumps_epoch: false, created_ms: 0 };
         assert_eq!(pending.get(7), Some(&entry));
         pending.clear(7);
         assert_eq!(pending.start(7, None, 1, 5, true, 9), Ok(Some(3)));

@@ -12,11 +12,7 @@ use common::{entry, producer_id, table_of, with};
 const META: SnapshotMeta = SnapshotMeta {
     log_end_offset: 1200,
     durable_offset: 1100,
-    sealed: Some(SealedSegment {
-        base_offset: 1000,
-        size_bytes: 4096,
-        next_offset: 1200,
-    }),
+    sealed: Some(SealedSegment { base_offset: 1000, size_bytes: 4096, next_offset: 1200 }),
     log_id: Some([9; 16]),
 };
 
@@ -52,12 +48,7 @@ fn as_kafka_restores(entry: &ProducerEntry) -> ProducerEntry {
         restored.txn_first_offset = entry.txn_first_offset;
         if let Some(last) = entry.last_batch() {
             let (first, last_offset) = (last.first_offset, last.last_offset);
-            restored.push_batch(batch_meta(
-                last.last_sequence,
-                first,
-                last_offset,
-                entry.last_timestamp,
-            ));
+            restored.push_batch(batch_meta(last.last_sequence, first, last_offset, entry.last_timestamp));
         }
     })
 }
@@ -89,16 +80,8 @@ fn an_extension_that_does_not_fit_the_entries_does_not_count() {
         let mut file = whole.clone();
         change(&mut file);
         let loaded = codec::decode(&file.encode()).unwrap();
-        assert_eq!(
-            (loaded.meta, loaded.trailing),
-            (None, Trailing::Damaged),
-            "change {number}"
-        );
-        let producers = loaded
-            .table
-            .iter()
-            .map(|(_, entry)| entry.batches().len())
-            .collect::<Vec<_>>();
+        assert_eq!((loaded.meta, loaded.trailing), (None, Trailing::Damaged), "change {number}");
+        let producers = loaded.table.iter().map(|(_, entry)| entry.batches().len()).collect::<Vec<_>>();
         assert_eq!(producers, vec![1; file.entries.len()], "change {number}");
     }
 }
@@ -107,10 +90,8 @@ fn an_extension_that_does_not_fit_the_entries_does_not_count() {
 fn kafkas_own_file() {
     let text = "0001fedf4e50000000020000000000000001000200000001000000000000000200000003ffffffffffffffff00000003\
                 0000000000000064000000000000000b000cffffffffffffffffffffffff00000000000000000001e2400000000dffffffffffffffff";
-    let bytes: Vec<u8> = (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect();
+    let bytes: Vec<u8> =
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
     let loaded = codec::decode(&bytes).unwrap();
     let first = with(ProducerEntry::default(), |entry| {
         entry.epoch = 2;

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
-    AdmitOptions, Incoming, Marker, OpenTxns, Origin, ProducerEntry, Verdict, Verification,
-    Verifications, admit,
+    AdmitOptions, Incoming, Marker, OpenTxns, Origin, ProducerEntry, Verdict, Verification, Verifications, admit,
 };
 
 const PRODUCER: i64 = 7;
@@ -26,33 +25,18 @@ fn vectors_of_kafka() {
     let mut rows = 0;
     let mut wrong = Vec::new();
     for (index, line) in lines.enumerate() {
-        let row = Row {
-            names: &names,
-            values: line.split('\t').collect(),
-        };
+        let row = Row { names: &names, values: line.split('\t').collect() };
         assert_eq!(row.values.len(), names.len(), "line {}", index + 2);
         rows += 1;
         let expected = ["outcome", "detail", "state_after"].map(|name| row.text(name).to_owned());
         let answer = answer(&row);
         if answer != expected {
-            wrong.push(format!(
-                "line {}: {answer:?} instead of {expected:?}",
-                index + 2
-            ));
+            wrong.push(format!("line {}: {answer:?} instead of {expected:?}", index + 2));
         }
     }
     assert!(rows > 0, "no rows");
-    let shown = wrong
-        .iter()
-        .take(20)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join("\n");
-    assert!(
-        wrong.is_empty(),
-        "{} of {rows} rows differ\n{shown}",
-        wrong.len()
-    );
+    let shown = wrong.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(wrong.is_empty(), "{} of {rows} rows differ\n{shown}", wrong.len());
 }
 
 fn vectors_file() -> PathBuf {
@@ -127,29 +111,15 @@ fn answer(row: &Row<'_>) -> [String; 3] {
     let guard = verification_steps(&mut log, row, &batch);
     let pending = log.pending.get(PRODUCER).copied();
     let options = row.options(guard);
-    let (outcome, detail) = match admit(
-        log.stored.as_ref(),
-        None,
-        pending.as_ref(),
-        &batch,
-        &options,
-    ) {
-        Verdict::Append {
-            entry,
-            completed,
-            started_txn,
-            clears_verification,
-        } => {
+    let (outcome, detail) = match admit(log.stored.as_ref(), None, pending.as_ref(), &batch, &options) {
+        Verdict::Append { entry, completed, started_txn, clears_verification } => {
             if started_txn {
                 log.txns.start(PRODUCER, batch.first_offset);
             }
             let detail = completed.map(|txn| {
                 let kind = if txn.commit { "commit" } else { "abort" };
                 let lso = log.txns.complete(&txn);
-                format!(
-                    "completed[{},{},{kind},lso={lso}]",
-                    txn.first_offset, txn.last_offset
-                )
+                format!("completed[{},{},{kind},lso={lso}]", txn.first_offset, txn.last_offset)
             });
             if clears_verification {
                 log.pending.clear(PRODUCER);
@@ -158,28 +128,15 @@ fn answer(row: &Row<'_>) -> [String; 3] {
             ("APPEND".to_owned(), detail)
         }
         Verdict::Duplicate(known) => {
-            let detail = format!(
-                "{}-{}@{}",
-                known.first_offset, known.last_offset, known.timestamp
-            );
+            let detail = format!("{}-{}@{}", known.first_offset, known.last_offset, known.timestamp);
             ("DUPLICATE".to_owned(), Some(detail))
         }
         Verdict::Refuse(refusal) => (refusal.exception_name().to_owned(), None),
     };
     let open: Vec<_> = log.txns.ongoing().collect();
     let first = log.stored.and_then(|entry| entry.txn_first_offset);
-    assert_eq!(
-        open,
-        first
-            .map(|first| (PRODUCER, first))
-            .into_iter()
-            .collect::<Vec<_>>()
-    );
-    [
-        outcome,
-        detail.unwrap_or_else(|| "-".to_owned()),
-        show_state(&log),
-    ]
+    assert_eq!(open, first.map(|first| (PRODUCER, first)).into_iter().collect::<Vec<_>>());
+    [outcome, detail.unwrap_or_else(|| "-".to_owned()), show_state(&log)]
 }
 
 /// Runs the starts that the column tells of and answers the guard to present.
@@ -188,10 +145,7 @@ fn verification_steps(log: &mut Log, row: &Row<'_>, batch: &Incoming) -> Option<
     let stored = log.stored;
     let stored_epoch = stored.map_or(5, |entry| entry.epoch);
     let mut start = |sequence: i32, epoch: i16| {
-        log.pending
-            .start(PRODUCER, stored.as_ref(), sequence, epoch, bumps, 0)
-            .ok()
-            .flatten()
+        log.pending.start(PRODUCER, stored.as_ref(), sequence, epoch, bumps, 0).ok().flatten()
     };
     let (sequence, epoch) = (batch.base_sequence, batch.epoch);
     let mut both = |first: (i32, i16), second: (i32, i16)| {
@@ -225,11 +179,7 @@ fn verification_steps(log: &mut Log, row: &Row<'_>, batch: &Incoming) -> Option<
 
 /// `none`, or `e5 c-1 ts5003 txn0 [0-1@0-1 2-3@2-3]`, then perhaps ` v[e6 low0 bump]`.
 fn parse_state(text: &str) -> Log {
-    let mut log = Log {
-        stored: None,
-        pending: Verifications::new(),
-        txns: OpenTxns::new(),
-    };
+    let mut log = Log { stored: None, pending: Verifications::new(), txns: OpenTxns::new() };
     let (entry, pending) = match text.split_once(" v[") {
         Some((entry, pending)) => (entry, Some(pending.trim_end_matches(']'))),
         None => (text, None),
@@ -243,33 +193,18 @@ fn parse_state(text: &str) -> Log {
     }
     if let Some(pending) = pending {
         let words: Vec<&str> = pending.split(' ').collect();
-        let epoch = words[0]
-            .strip_prefix('e')
-            .expect("epoch")
-            .parse()
-            .expect("epoch");
-        let lowest = words[1]
-            .strip_prefix("low")
-            .expect("lowest")
-            .parse()
-            .expect("lowest");
-        let guard = log
-            .pending
-            .start(PRODUCER, None, lowest, epoch, words.contains(&"bump"), 0);
+        let epoch = words[0].strip_prefix('e').expect("epoch").parse().expect("epoch");
+        let lowest = words[1].strip_prefix("low").expect("lowest").parse().expect("lowest");
+        let guard = log.pending.start(PRODUCER, None, lowest, epoch, words.contains(&"bump"), 0);
         assert_eq!(guard, Ok(Some(1)));
     }
     log
 }
 
 fn parse_entry(text: &str) -> ProducerEntry {
-    let (fields, batches) = text
-        .trim_end_matches(']')
-        .split_once(" [")
-        .expect("batches");
+    let (fields, batches) = text.trim_end_matches(']').split_once(" [").expect("batches");
     let field = |prefix: &str| -> i64 {
-        let value = fields
-            .split(' ')
-            .find_map(|word| word.strip_prefix(prefix)?.parse().ok());
+        let value = fields.split(' ').find_map(|word| word.strip_prefix(prefix)?.parse().ok());
         value.unwrap_or_else(|| panic!("{prefix} in {text}"))
     };
     let mut entry = ProducerEntry::default();
@@ -281,12 +216,7 @@ fn parse_entry(text: &str) -> ProducerEntry {
         let (sequences, offsets) = batch.split_once('@').expect("offsets");
         let (_, last_sequence) = split_range(sequences);
         let (first_offset, last_offset) = split_range(offsets);
-        entry.push_batch(batch_meta(
-            last_sequence as i32,
-            first_offset,
-            last_offset,
-            5000 + last_offset,
-        ));
+        entry.push_batch(batch_meta(last_sequence as i32, first_offset, last_offset, 5000 + last_offset));
     }
     entry
 }
@@ -294,24 +224,12 @@ fn parse_entry(text: &str) -> ProducerEntry {
 /// `2-3`, or `2147483645--1`.
 fn split_range(text: &str) -> (i64, i64) {
     let dash = text[1..].find('-').expect("range") + 1;
-    (
-        text[..dash].parse().expect("number"),
-        text[dash + 1..].parse().expect("number"),
-    )
+    (text[..dash].parse().expect("number"), text[dash + 1..].parse().expect("number"))
 }
 
 fn show_state(log: &Log) -> String {
-    let mut text = log
-        .stored
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), show_entry);
-    if let Some(Verification {
-        epoch,
-        lowest_sequence,
-        bumps_epoch,
-        ..
-    }) = log.pending.get(PRODUCER)
-    {
+    let mut text = log.stored.as_ref().map_or_else(|| "none".to_owned(), show_entry);
+    if let Some(Verification { epoch, lowest_sequence, bumps_epoch, .. }) = log.pending.get(PRODUCER) {
         let bump = if *bumps_epoch { " bump" } else { "" };
         write!(text, " v[e{epoch} low{lowest_sequence}{bump}]").expect("string");
     }
@@ -319,12 +237,10 @@ fn show_state(log: &Log) -> String {
 }
 
 fn show_entry(entry: &ProducerEntry) -> String {
-    let batches = entry.batches().iter().map(|b| {
-        format!(
-            "{}-{}@{}-{}",
-            b.first_sequence, b.last_sequence, b.first_offset, b.last_offset
-        )
-    });
+    let batches = entry
+        .batches()
+        .iter()
+        .map(|b| format!("{}-{}@{}-{}", b.first_sequence, b.last_sequence, b.first_offset, b.last_offset));
     format!(
         "e{} c{} ts{} txn{} [{}]",
         entry.epoch,

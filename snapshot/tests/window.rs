@@ -1,21 +1,15 @@
 //! The window of remembered batches against a model that keeps everything, and several batches in one append.
 
 use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, Incoming, Marker, NO_EPOCH, Origin, ProducerEntry, Refusal,
-    TxnStateConflict, Verdict, Verification, WINDOW, admit,
+    AdmitOptions, BatchMeta, Incoming, Marker, NO_EPOCH, Origin, ProducerEntry, Refusal, TxnStateConflict, Verdict,
+    Verification, WINDOW, admit,
 };
 use proptest::prelude::*;
 
 const PRODUCER: i64 = 7;
 
 fn options(origin: Origin) -> AdmitOptions {
-    AdmitOptions {
-        origin,
-        verification_enabled: false,
-        txn_version: Some(0),
-        guard: None,
-        now_ms: 77,
-    }
+    AdmitOptions { origin, verification_enabled: false, txn_version: Some(0), guard: None, now_ms: 77 }
 }
 
 fn data(epoch: i16, base_sequence: i32, first_offset: i64, count: i32) -> Incoming {
@@ -42,11 +36,7 @@ fn marker(epoch: i16, offset: i64, marker: Marker) -> Incoming {
     }
 }
 
-const COMMIT: Marker = Marker::EndTxn {
-    commit: true,
-    coordinator_epoch: 3,
-    timestamp: 9000,
-};
+const COMMIT: Marker = Marker::EndTxn { commit: true, coordinator_epoch: 3, timestamp: 9000 };
 
 fn appended(verdict: Verdict) -> ProducerEntry {
     match verdict {
@@ -89,10 +79,7 @@ impl Model {
     }
 
     fn remembered(&self) -> Vec<BatchMeta> {
-        let reign: Vec<_> = self.written[self.reign_start..]
-            .iter()
-            .map(|&(_, meta)| meta)
-            .collect();
+        let reign: Vec<_> = self.written[self.reign_start..].iter().map(|&(_, meta)| meta).collect();
         reign[reign.len().saturating_sub(WINDOW)..].to_vec()
     }
 
@@ -132,12 +119,7 @@ fn meta_of(batch: &Incoming) -> BatchMeta {
 }
 
 fn retry_of(epoch: i16, meta: &BatchMeta, offset: i64) -> Incoming {
-    data(
-        epoch,
-        meta.first_sequence,
-        offset,
-        (meta.last_offset - meta.first_offset + 1) as i32,
-    )
+    data(epoch, meta.first_sequence, offset, (meta.last_offset - meta.first_offset + 1) as i32)
 }
 
 proptest! {
@@ -197,108 +179,38 @@ fn in_one_set_duplicates_are_looked_for_in_the_stored_entry_alone() {
     // Nothing was stored before the set: the same batch again is no duplicate, and any sequence will do.
     let again = appended(admit(None, Some(&first), None, &data(5, 3, 2, 2), &client));
     assert_eq!(again.batches().len(), 2);
-    let jump = appended(admit(
-        None,
-        Some(&first),
-        None,
-        &data(5, 900, 2, 1),
-        &client,
-    ));
+    let jump = appended(admit(None, Some(&first), None, &data(5, 900, 2, 1), &client));
     assert_eq!(jump.last_sequence(), 900);
     // A stored producer's second batch must follow the first.
     let second = appended(admit(Some(&first), None, None, &data(5, 5, 2, 1), &client));
-    let skipping = admit(
-        Some(&first),
-        Some(&second),
-        None,
-        &data(5, 7, 3, 1),
-        &client,
-    );
-    assert!(
-        matches!(
-            skipping,
-            Verdict::Refuse(Refusal::OutOfOrderSequence {
-                last_sequence: 5,
-                ..
-            })
-        ),
-        "{skipping:?}"
-    );
-    let repeated = admit(
-        Some(&first),
-        Some(&second),
-        None,
-        &data(5, 3, 3, 2),
-        &client,
-    );
-    assert!(
-        matches!(
-            repeated,
-            Verdict::Duplicate(BatchMeta {
-                first_offset: 0,
-                last_offset: 1,
-                ..
-            })
-        ),
-        "{repeated:?}"
-    );
+    let skipping = admit(Some(&first), Some(&second), None, &data(5, 7, 3, 1), &client);
+    assert!(matches!(skipping, Verdict::Refuse(Refusal::OutOfOrderSequence { last_sequence: 5, .. })), "{skipping:?}");
+    let repeated = admit(Some(&first), Some(&second), None, &data(5, 3, 3, 2), &client);
+    assert!(matches!(repeated, Verdict::Duplicate(BatchMeta { first_offset: 0, last_offset: 1, .. })), "{repeated:?}");
 }
 
 #[test]
 fn a_marker_without_records_registers_its_producer_and_changes_nothing_else() {
     let empty = marker(5, 9, Marker::Empty);
-    let fresh = appended(admit(
-        None,
-        None,
-        None,
-        &empty,
-        &options(Origin::Replication),
-    ));
+    let fresh = appended(admit(None, None, None, &empty, &options(Origin::Replication)));
     let mut registered = ProducerEntry::default();
     registered.last_append_ms = 77;
     assert_eq!(fresh, registered);
     assert_eq!(fresh.epoch, NO_EPOCH);
     // A registered entry without epoch is asked as little as none at all.
-    let next = appended(admit(
-        Some(&fresh),
-        None,
-        None,
-        &data(3, 40, 10, 1),
-        &options(Origin::Client),
-    ));
+    let next = appended(admit(Some(&fresh), None, None, &data(3, 40, 10, 1), &options(Origin::Client)));
     assert_eq!(next.last_sequence(), 40);
 
-    let open = Incoming {
-        transactional: true,
-        ..data(5, 0, 0, 1)
-    };
-    let open = appended(admit(
-        None,
-        None,
-        None,
-        &open,
-        &options(Origin::Replication),
-    ));
-    let kept = appended(admit(
-        Some(&open),
-        None,
-        None,
-        &marker(6, 9, Marker::Empty),
-        &options(Origin::Replication),
-    ));
+    let open = Incoming { transactional: true, ..data(5, 0, 0, 1) };
+    let open = appended(admit(None, None, None, &open, &options(Origin::Replication)));
+    let kept = appended(admit(Some(&open), None, None, &marker(6, 9, Marker::Empty), &options(Origin::Replication)));
     assert_eq!(kept, open);
 }
 
 #[test]
 fn other_control_records_are_refused_without_harm() {
     for origin in [Origin::Coordinator, Origin::RaftLeader, Origin::Replication] {
-        let verdict = admit(
-            None,
-            None,
-            None,
-            &marker(5, 9, Marker::Other),
-            &options(origin),
-        );
+        let verdict = admit(None, None, None, &marker(5, 9, Marker::Other), &options(origin));
         assert_eq!(verdict, Verdict::Refuse(Refusal::UnexpectedControlRecord));
     }
 }
@@ -306,103 +218,42 @@ fn other_control_records_are_refused_without_harm() {
 #[test]
 fn what_stands_in_a_log_can_be_absorbed() {
     let replication = options(Origin::Replication);
-    let open = Incoming {
-        transactional: true,
-        ..data(5, 0, 0, 1)
-    };
+    let open = Incoming { transactional: true, ..data(5, 0, 0, 1) };
     let open = appended(admit(None, None, None, &open, &replication));
     let plain = data(5, 1, 1, 1);
     let conflict = TxnStateConflict::OpenTransaction;
-    let refused = Verdict::Refuse(Refusal::InvalidTxnState {
-        producer_id: PRODUCER,
-        conflict,
-    });
-    assert_eq!(
-        admit(Some(&open), None, None, &plain, &replication),
-        refused
-    );
+    let refused = Verdict::Refuse(Refusal::InvalidTxnState { producer_id: PRODUCER, conflict });
+    assert_eq!(admit(Some(&open), None, None, &plain, &replication), refused);
     let after = oncelog_snapshot::absorb(Some(&open), &plain, 78);
-    assert_eq!(
-        (
-            after.last_sequence(),
-            after.txn_first_offset,
-            after.last_append_ms
-        ),
-        (1, Some(0), 78)
-    );
+    assert_eq!((after.last_sequence(), after.txn_first_offset, after.last_append_ms), (1, Some(0), 78));
 }
 
 #[test]
 fn a_transaction_may_be_finished_and_another_started_in_one_set() {
     let replication = options(Origin::Replication);
-    let batch = |epoch, offset| Incoming {
-        transactional: true,
-        ..data(epoch, 0, offset, 2)
-    };
+    let batch = |epoch, offset| Incoming { transactional: true, ..data(epoch, 0, offset, 2) };
     let open = appended(admit(None, None, None, &batch(5, 0), &replication));
-    let Verdict::Append {
-        entry,
-        completed,
-        started_txn,
-        ..
-    } = admit(None, Some(&open), None, &marker(6, 2, COMMIT), &replication)
+    let Verdict::Append { entry, completed, started_txn, .. } =
+        admit(None, Some(&open), None, &marker(6, 2, COMMIT), &replication)
     else {
         panic!()
     };
-    let completed = completed.map(|txn| {
-        (
-            txn.producer_id,
-            txn.first_offset,
-            txn.last_offset,
-            txn.commit,
-        )
-    });
-    assert_eq!(
-        (completed, started_txn),
-        (Some((PRODUCER, 0, 2, true)), false)
-    );
+    let completed = completed.map(|txn| (txn.producer_id, txn.first_offset, txn.last_offset, txn.commit));
+    assert_eq!((completed, started_txn), (Some((PRODUCER, 0, 2, true)), false));
     let verdict = admit(None, Some(&entry), None, &batch(6, 3), &replication);
-    assert!(
-        matches!(
-            verdict,
-            Verdict::Append {
-                completed: None,
-                started_txn: true,
-                ..
-            }
-        ),
-        "{verdict:?}"
-    );
+    assert!(matches!(verdict, Verdict::Append { completed: None, started_txn: true, .. }), "{verdict:?}");
     assert_eq!(appended(verdict).txn_first_offset, Some(3));
 }
 
 #[test]
 fn a_guard_is_cleared_by_the_batch_it_was_given_for() {
-    let pending = Verification {
-        guard: 4,
-        epoch: 5,
-        lowest_sequence: 0,
-        bumps_epoch: true,
-        created_ms: 0,
-    };
-    let clears = |batch: &Incoming| match admit(
-        None,
-        None,
-        Some(&pending),
-        batch,
-        &options(Origin::Replication),
-    ) {
-        Verdict::Append {
-            clears_verification,
-            ..
-        } => clears_verification,
+    let pending = Verification { guard: 4, epoch: 5, lowest_sequence: 0, bumps_epoch: true, created_ms: 0 };
+    let clears = |batch: &Incoming| match admit(None, None, Some(&pending), batch, &options(Origin::Replication)) {
+        Verdict::Append { clears_verification, .. } => clears_verification,
         other => panic!("{other:?}"),
     };
     assert!(!clears(&data(5, 0, 0, 1)));
-    assert!(clears(&Incoming {
-        transactional: true,
-        ..data(5, 0, 0, 1)
-    }));
+    assert!(clears(&Incoming { transactional: true, ..data(5, 0, 0, 1) }));
     assert!(!clears(&marker(5, 0, COMMIT)));
     assert!(clears(&marker(4, 0, COMMIT)));
 }

@@ -65,12 +65,16 @@ impl Ledger {
         };
         match offsets.get(batch) {
             None if batch == offsets.len() => offsets.push(base_offset),
-            None => self.contradictions.push(format!("producer {producer}: batch {batch} answered before batch {}", offsets.len())),
+            None => self
+                .contradictions
+                .push(format!("producer {producer}: batch {batch} answered before batch {}", offsets.len())),
             Some(_) if answer == Answer::Appended => {
-                self.contradictions.push(format!("producer {producer}: batch {batch} was stored again at offset {base_offset}"));
+                self.contradictions
+                    .push(format!("producer {producer}: batch {batch} was stored again at offset {base_offset}"));
             }
             Some(before) if *before != base_offset => {
-                self.contradictions.push(format!("producer {producer}: batch {batch} moved from offset {before} to {base_offset}"));
+                self.contradictions
+                    .push(format!("producer {producer}: batch {batch} moved from offset {before} to {base_offset}"));
             }
             Some(_) => {}
         }
@@ -78,7 +82,8 @@ impl Ledger {
 
     /// Begins to read back.
     pub fn reading(&self) -> Reading<'_> {
-        let seen = self.acknowledged.iter().map(|offsets| Seen { bits: vec![0; offsets.len()], ..Seen::default() }).collect();
+        let seen =
+            self.acknowledged.iter().map(|offsets| Seen { bits: vec![0; offsets.len()], ..Seen::default() }).collect();
         Reading { ledger: self, seen, tally: Tally::default() }
     }
 }

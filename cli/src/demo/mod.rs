@@ -141,7 +141,9 @@ impl Demo<'_> {
                             }
                             let _ = opened.send(());
                         }
-                        Some(Told::Answer(producer, batch, offset, answer)) => ledger.enter(producer, batch, offset, answer),
+                        Some(Told::Answer(producer, batch, offset, answer)) => {
+                            ledger.enter(producer, batch, offset, answer)
+                        }
                         Some(Told::Bad(text)) => ledger.contradictions.push(text),
                         None => {}
                     }

@@ -45,8 +45,10 @@ pub fn producer(id: i64, entry: &ProducerEntry) -> Value {
 
 /// Open transactions, earliest first.
 pub fn open_transactions(producers: &[(i64, ProducerEntry)]) -> Vec<Value> {
-    let mut open: Vec<_> =
-        producers.iter().filter_map(|(id, entry)| entry.txn_first_offset.map(|first| (first, *id, entry.epoch))).collect();
+    let mut open: Vec<_> = producers
+        .iter()
+        .filter_map(|(id, entry)| entry.txn_first_offset.map(|first| (first, *id, entry.epoch)))
+        .collect();
     open.sort_unstable();
     open.into_iter()
         .map(|(first, id, epoch)| json!({ "producer_id": id, "producer_epoch": epoch, "first_offset": first }))

@@ -7,14 +7,21 @@
 
 use super::answer::{Refusal, Stop};
 use super::script::{self, Fields};
+use oncelog_formats::batch::HEADER_BYTES;
 use oncelog_formats::control::end_txn_marker_batch;
 use oncelog_formats::crc32c::crc32c;
-use oncelog_formats::batch::HEADER_BYTES;
 use oncelog_formats::{BatchBuilder, BatchHeader, Compression};
 use serde_json::Value;
 
-const MARKER: [&str; 7] =
-    ["control", "producer_id", "producer_epoch", "coordinator_epoch", "timestamp", "base_offset", "partition_leader_epoch"];
+const MARKER: [&str; 7] = [
+    "control",
+    "producer_id",
+    "producer_epoch",
+    "coordinator_epoch",
+    "timestamp",
+    "base_offset",
+    "partition_leader_epoch",
+];
 const DATA: [&str; 11] = [
     "producer_id",
     "producer_epoch",
@@ -61,7 +68,8 @@ fn one(batch: &Value, setting: Setting) -> Result<Vec<u8>, Stop> {
         return Ok(fields.hex("hex")?.unwrap_or_default());
     }
     let is_marker = batch.get("control").is_some();
-    let fields = if is_marker { Fields::new(batch, "a marker", &MARKER)? } else { Fields::new(batch, "a batch", &DATA)? };
+    let fields =
+        if is_marker { Fields::new(batch, "a marker", &MARKER)? } else { Fields::new(batch, "a batch", &DATA)? };
     let epoch = if setting.assigned { -1 } else { setting.leader_epoch };
     let place = Place {
         epoch: fields.small("partition_leader_epoch", epoch)?,
@@ -119,8 +127,8 @@ fn seal(bytes: &mut [u8], mut header: BatchHeader) {
 fn records(fields: Fields<'_>, place: Place, codec: &str, now_ms: i64) -> Result<Vec<u8>, Stop> {
     let records = fields.required_list("records")?;
     let deltas = fields.list("offset_deltas")?;
-    let codec = Compression::from_name(codec)
-        .map_err(|_| Refusal::invalid_request(format!("unknown compression {codec}")))?;
+    let codec =
+        Compression::from_name(codec).map_err(|_| Refusal::invalid_request(format!("unknown compression {codec}")))?;
     let mut builder = BatchBuilder::new().base_offset(place.base).leader_epoch(place.epoch).compression(codec);
     let mut last = -1;
     for (i, record) in records.iter().enumerate() {
@@ -128,7 +136,8 @@ fn records(fields: Fields<'_>, place: Place, codec: &str, now_ms: i64) -> Result
             None => i32::try_from(i).ok(),
             Some(deltas) => deltas.get(i).and_then(Value::as_i64).and_then(|delta| i32::try_from(delta).ok()),
         };
-        let delta = delta.ok_or_else(|| script::Mistake::new(format!("'offset_deltas' has no integer for record {i}")))?;
+        let delta =
+            delta.ok_or_else(|| script::Mistake::new(format!("'offset_deltas' has no integer for record {i}")))?;
         if i64::from(delta) <= last {
             return Err(Refusal::invalid_request(format!("offset delta {delta} behind {last}")).into());
         }
@@ -186,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_senseless_batch_is_built_with_a_right_checksum() {
-        let batch = json!({"records": [], "transactional": true, "producer_id": -1, "last_offset_delta": -3, "base_offset": 7});
+        let batch =
+            json!({"records": [], "transactional": true, "producer_id": -1, "last_offset_delta": -3, "base_offset": 7});
         let bytes = build(&[batch], SETTING).unwrap();
         let view = BatchView::new(&bytes).unwrap();
         let header = view.header();

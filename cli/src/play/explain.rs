@@ -102,8 +102,10 @@ fn decided(log: &Log, state: &LogState, first: i64) -> Result<Option<(Value, Str
                     "marker_offset": header.base_offset,
                     "state": "decided",
                 });
-                let released_by =
-                    format!("the high watermark passing offset {}, where its {marker} marker stands", header.base_offset);
+                let released_by = format!(
+                    "the high watermark passing offset {}, where its {marker} marker stands",
+                    header.base_offset
+                );
                 return Ok(Some((held_by, released_by)));
             }
         }

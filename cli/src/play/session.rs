@@ -18,6 +18,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What relative directories lie below in the memory device: a fixed name, so that what a power cut leaves does not depend
+/// on the name of a fresh directory.
+const MEMORY_ROOT: &str = "/play";
+
 /// An open log.
 pub struct Opened {
     engine: Engine,
@@ -133,9 +137,14 @@ impl Session {
         if self.opened.is_some() {
             return Err(Refusal::new("ALREADY_OPEN", "a log is open").into());
         }
-        let directory = self.root.join(fields.required_text("dir")?);
+        let directory = fields.required_text("dir")?;
         let mut settings = Settings::default();
         settings.apply(fields.get("config"))?;
+        let (device, place) = self.device(settings.device)?;
+        let directory = match place {
+            Place::Host => self.root.join(directory),
+            Place::Memory(_) => Path::new(MEMORY_ROOT).join(directory),
+        };
         let options = OpenOptions {
             config: settings.config.clone(),
             log_start: fields.integer("log_start")?,
@@ -144,10 +153,10 @@ impl Session {
             clean: fields.get("clean").map(|_| fields.flag("clean", false)).transpose()?,
             high_watermark_follows_end: settings.follows_end,
         };
-        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name().and_then(|name| name.to_str())) else {
+        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name().and_then(|name| name.to_str()))
+        else {
             return Err(Refusal::invalid_request("a log's directory is called topic-partition").into());
         };
-        let (device, place) = self.device(settings.device)?;
         let options_of_engine = EngineOptions {
             device: Some(device),
             clock: Some(self.clock.clone()),
@@ -173,7 +182,11 @@ impl Session {
 
     fn device(&self, asked: Option<DeviceKind>) -> Result<(Arc<dyn Device>, Place), Stop> {
         match asked.unwrap_or(self.default_device) {
-            DeviceKind::Memory => Ok((Arc::new(self.memory.clone()), Place::Memory(self.memory.clone()))),
+            DeviceKind::Memory => {
+                self.memory.create_directory(Path::new(MEMORY_ROOT))?;
+                self.memory.sync_directory(Path::new("/"))?;
+                Ok((Arc::new(self.memory.clone()), Place::Memory(self.memory.clone())))
+            }
             kind => Ok((open_device(kind)?, Place::Host)),
         }
     }

@@ -79,8 +79,10 @@ impl Producer {
         // A coordinator's batches all carry sequence 0 and are no retries of each other.
         let numbered = header.base_sequence >= 0 && !(header.is_transactional() && header.base_sequence == 0);
         if let Some((.., offset)) = self.batches.iter().find(|batch| numbered && (batch.0, batch.1) == sequences) {
-            let what = format!("stored twice: the batch of producer {} with sequences {} to {} that ends at offset {offset}",
-                header.producer_id, sequences.0, sequences.1);
+            let what = format!(
+                "stored twice: the batch of producer {} with sequences {} to {} that ends at offset {offset}",
+                header.producer_id, sequences.0, sequences.1
+            );
             findings.problem(file, Some(position), Some(header.base_offset), what);
         }
         if self.batches.len() == WINDOW {
@@ -109,7 +111,10 @@ impl History {
         if let Some((file, sealed)) = self.sealed.remove(&base_offset)
             && sealed.next_offset != next_offset
         {
-            let what = format!("the segment at {base_offset} was sealed at offset {}, but ends at {next_offset}", sealed.next_offset);
+            let what = format!(
+                "the segment at {base_offset} was sealed at offset {}, but ends at {next_offset}",
+                sealed.next_offset
+            );
             findings.problem(&file, None, Some(next_offset), what);
         }
     }

@@ -1,7 +1,9 @@
 //! The indexes of one segment, held against its batches as they pass by.
 
 use super::findings::Findings;
-use oncelog_formats::{AbortedTxn, BatchHeader, IndexFindings, OffsetEntry, TimeEntry, offset_index, time_index, txn_index};
+use oncelog_formats::{
+    AbortedTxn, BatchHeader, IndexFindings, OffsetEntry, TimeEntry, offset_index, time_index, txn_index,
+};
 
 /// What one segment's `.index` and `.timeindex` say, and how far that was checked.
 #[derive(Debug, Default)]
@@ -22,7 +24,12 @@ struct Entries<T> {
 
 impl<T> Default for Entries<T> {
     fn default() -> Self {
-        Self { file: String::new(), entries: Vec::new().into_iter().enumerate().peekable(), entry_bytes: 0, zero_first: false }
+        Self {
+            file: String::new(),
+            entries: Vec::new().into_iter().enumerate().peekable(),
+            entry_bytes: 0,
+            zero_first: false,
+        }
     }
 }
 
@@ -39,9 +46,19 @@ impl<T: Copy> Entries<T> {
             findings.problem(&file, at(entry), None, format_args!("entry {entry} holds a value that nobody writes"));
         }
         if odd.trimmed_zero_entries > 0 {
-            findings.note(&file, None, None, format_args!("{} unused entries, as an unclean stop leaves them", odd.trimmed_zero_entries));
+            findings.note(
+                &file,
+                None,
+                None,
+                format_args!("{} unused entries, as an unclean stop leaves them", odd.trimmed_zero_entries),
+            );
         }
-        Self { file, entries: entries.into_iter().enumerate().peekable(), entry_bytes, zero_first: odd.zero_first_entry }
+        Self {
+            file,
+            entries: entries.into_iter().enumerate().peekable(),
+            entry_bytes,
+            zero_first: odd.zero_first_entry,
+        }
     }
 
     fn peek(&mut self) -> Option<T> {
@@ -57,7 +74,12 @@ impl<T: Copy> Entries<T> {
         if let Some((number, _)) = self.entries.next()
             && !(number == 0 && self.zero_first)
         {
-            findings.problem(&self.file, Some((number * self.entry_bytes) as u64), Some(offset), format_args!("entry {number} {what}"));
+            findings.problem(
+                &self.file,
+                Some((number * self.entry_bytes) as u64),
+                Some(offset),
+                format_args!("entry {number} {what}"),
+            );
         }
     }
 }
@@ -120,7 +142,13 @@ impl Indexes {
 
 /// Compares a segment's `.txnindex` (`None`: there is no such file) with the aborts seen in it. Where the log was not seen
 /// `from_the_start`, transactions may have begun earlier than was seen.
-pub fn check_aborted(file: &str, bytes: Option<&[u8]>, seen: &[AbortedTxn], from_the_start: bool, findings: &mut Findings) {
+pub fn check_aborted(
+    file: &str,
+    bytes: Option<&[u8]>,
+    seen: &[AbortedTxn],
+    from_the_start: bool,
+    findings: &mut Findings,
+) {
     let decoded = bytes.map(txn_index::decode_all).unwrap_or(Ok((Vec::new(), txn_index::TxnFindings::default())));
     let (entries, odd) = match decoded {
         Ok(decoded) => decoded,
@@ -137,14 +165,23 @@ pub fn check_aborted(file: &str, bytes: Option<&[u8]>, seen: &[AbortedTxn], from
         findings.problem(file, at(entry), None, format_args!("entry {entry} holds a value that nobody writes"));
     }
     for abort in seen {
-        let same = |entry: &&AbortedTxn| (entry.producer_id, entry.last_offset) == (abort.producer_id, abort.last_offset);
+        let same =
+            |entry: &&AbortedTxn| (entry.producer_id, entry.last_offset) == (abort.producer_id, abort.last_offset);
         match entries.iter().find(same) {
             None => {
-                let what = format!("no entry for the transaction of producer {} aborted here; its records would be shown", abort.producer_id);
+                let what = format!(
+                    "no entry for the transaction of producer {} aborted here; its records would be shown",
+                    abort.producer_id
+                );
                 findings.problem(file, None, Some(abort.last_offset), what);
             }
             Some(entry) if entry != abort && (from_the_start || entry.first_offset > abort.first_offset) => {
-                findings.problem(file, None, Some(abort.last_offset), format_args!("says {entry:?}, the log says {abort:?}"));
+                findings.problem(
+                    file,
+                    None,
+                    Some(abort.last_offset),
+                    format_args!("says {entry:?}, the log says {abort:?}"),
+                );
             }
             Some(_) => {}
         }

@@ -96,7 +96,9 @@ impl SegmentWalk<'_> {
     fn checked_size(&mut self, position: u64) -> Result<Result<usize, FormatError>, DeviceError> {
         let left = self.window.length() - position;
         let head = self.window.at(position, FRAME_BYTES)?;
-        let Some(length) = head.get(8..LOG_OVERHEAD_BYTES).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes) else {
+        let Some(length) =
+            head.get(8..LOG_OVERHEAD_BYTES).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes)
+        else {
             return Ok(Err(FormatError::Truncated { what: "record batch", need: HEADER_BYTES, have: head.len() }));
         };
         let Ok(size) = usize::try_from(i64::from(length) + LOG_OVERHEAD_BYTES as i64) else {
@@ -115,9 +117,15 @@ impl SegmentWalk<'_> {
         let left = self.window.length() - position;
         let what = match (found, next) {
             (Found::Zeros, None) => return Ok(None),
-            (Found::Zeros, Some(next)) => format!("{} bytes without a batch, then batches go on at byte {next}", next - position),
-            (Found::Bad(error), Some(next)) => format!("{error}; {} bytes damaged, batches go on at byte {next}", next - position),
-            (Found::Bad(error), None) => format!("{error}; no whole batch in the last {left} bytes, which recovery cuts off if they are a torn end"),
+            (Found::Zeros, Some(next)) => {
+                format!("{} bytes without a batch, then batches go on at byte {next}", next - position)
+            }
+            (Found::Bad(error), Some(next)) => {
+                format!("{error}; {} bytes damaged, batches go on at byte {next}", next - position)
+            }
+            (Found::Bad(error), None) => format!(
+                "{error}; no whole batch in the last {left} bytes, which recovery cuts off if they are a torn end"
+            ),
             (Found::Good(_), _) => return Ok(None),
         };
         self.findings.problem(self.file, Some(position), Some(expected), what);
@@ -128,7 +136,8 @@ impl SegmentWalk<'_> {
     fn search(&mut self, from: u64, expected: i64) -> CliResult<Option<u64>> {
         let mut start = from;
         while start + (HEADER_BYTES as u64) <= self.window.length() {
-            let candidates: Vec<u64> = candidates(self.window.at(start, SEARCH_BYTES)?, expected).map(|at| start + at as u64).collect();
+            let candidates: Vec<u64> =
+                candidates(self.window.at(start, SEARCH_BYTES)?, expected).map(|at| start + at as u64).collect();
             for candidate in candidates {
                 if self.checked_size(candidate)?.is_ok() {
                     return Ok(Some(candidate));
@@ -149,7 +158,14 @@ fn candidates(bytes: &[u8], expected: i64) -> impl Iterator<Item = usize> {
 }
 
 /// Checks one batch whose checksum is right, and gives the offset behind it.
-fn check(file: &str, position: u64, batch: &BatchView<'_>, expected: i64, findings: &mut Findings, totals: &mut Totals) -> i64 {
+fn check(
+    file: &str,
+    position: u64,
+    batch: &BatchView<'_>,
+    expected: i64,
+    findings: &mut Findings,
+    totals: &mut Totals,
+) -> i64 {
     let header = batch.header();
     let (at, offset) = (Some(position), Some(header.base_offset));
     if header.base_offset < expected {

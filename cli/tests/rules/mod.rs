@@ -64,7 +64,9 @@ impl Rules {
     fn segment(&self, want: &Value, got: &Value) -> Check {
         fields(want, got, &["batches", "offset_index", "time_index"], "segment")?;
         pairs(&want["batches"], &got["batches"], "batches", |want, got| fields(want, got, &[], "batch"))?;
-        for (index, columns) in [("offset_index", ["last_offset", "position"]), ("time_index", ["max_timestamp", "last_offset"])] {
+        for (index, columns) in
+            [("offset_index", ["last_offset", "position"]), ("time_index", ["max_timestamp", "last_offset"])]
+        {
             if want[index] != got[index] && !(self.reloaded && entries_are_true(got, index, columns)) {
                 return Err(format!("{index} {} and {}", want[index], got[index]));
             }
@@ -76,7 +78,8 @@ impl Rules {
 /// Entries rise, and each column's value is that of some batch.
 fn entries_are_true(segment: &Value, index: &str, columns: [&str; 2]) -> bool {
     let entries = list(&segment[index]);
-    let of_a_batch = |value: &Value, column: &str| list(&segment["batches"]).iter().any(|batch| batch[column] == *value);
+    let of_a_batch =
+        |value: &Value, column: &str| list(&segment["batches"]).iter().any(|batch| batch[column] == *value);
     entries.is_sorted_by(|a, b| a[0].as_i64() < b[0].as_i64())
         && entries.iter().all(|entry| of_a_batch(&entry[0], columns[0]) && of_a_batch(&entry[1], columns[1]))
 }
@@ -95,14 +98,17 @@ fn read(want: &Value, got: &Value) -> Check {
 }
 
 fn snapshots(want: &Value, got: &Value) -> Check {
-    let bases: BTreeSet<i64> = list(&want["segments"]).iter().skip(1).filter_map(|s| s["base_offset"].as_i64()).collect();
+    let bases: BTreeSet<i64> =
+        list(&want["segments"]).iter().skip(1).filter_map(|s| s["base_offset"].as_i64()).collect();
     let at = |state: &Value| -> Vec<Value> {
         let snapshots = list(&state["snapshots"]).iter();
         snapshots.filter(|s| s["offset"].as_i64().is_some_and(|offset| bases.contains(&offset))).cloned().collect()
     };
     pairs(&at(want).into(), &at(got).into(), "snapshots", |want, got| {
         equal(&want["offset"], &got["offset"], "snapshot")?;
-        pairs(&want["producers"], &got["producers"], "producers of a snapshot", |want, got| fields(want, got, &[], "producer"))
+        pairs(&want["producers"], &got["producers"], "producers of a snapshot", |want, got| {
+            fields(want, got, &[], "producer")
+        })
     })
 }
 
@@ -120,7 +126,10 @@ fn pairs(want: &Value, got: &Value, what: &str, check: impl Fn(&Value, &Value) -
     if want.len() != got.len() {
         return Err(format!("{} {what} and {}", want.len(), got.len()));
     }
-    want.iter().zip(got).enumerate().try_for_each(|(i, (want, got))| check(want, got).map_err(|why| format!("{what}, {i}: {why}")))
+    want.iter()
+        .zip(got)
+        .enumerate()
+        .try_for_each(|(i, (want, got))| check(want, got).map_err(|why| format!("{what}, {i}: {why}")))
 }
 
 fn equal(want: &Value, got: &Value, what: &str) -> Check {

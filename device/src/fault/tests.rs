@@ -16,25 +16,13 @@ fn the_wrapper_fails_what_was_planted_and_nothing_else() {
     let length = 4 * BLOCK_BYTES;
 
     device.plant(FaultOp::Write, 0, 1);
-    assert!(
-        file.write(0, &buffer, length, Sync::Data)
-            .unwrap_err()
-            .is_injected()
-    );
+    assert!(file.write(0, &buffer, length, Sync::Data).unwrap_err().is_injected());
     assert_ne!(base.contents(path).unwrap().unwrap(), [2; 4 * BLOCK_BYTES]);
     device.plant(FaultOp::Sync, 0, 1);
-    assert!(
-        file.write(0, &buffer, length, Sync::Data)
-            .unwrap_err()
-            .is_injected()
-    );
+    assert!(file.write(0, &buffer, length, Sync::Data).unwrap_err().is_injected());
     assert_eq!(base.contents(path).unwrap().unwrap(), [2; 4 * BLOCK_BYTES]);
     device.plant(FaultOp::Space, 0, 1);
-    assert!(
-        file.prepare(0, 8 * BLOCK_BYTES as u64)
-            .unwrap_err()
-            .is_full()
-    );
+    assert!(file.prepare(0, 8 * BLOCK_BYTES as u64).unwrap_err().is_full());
     assert_eq!(file.length().unwrap(), 4 * BLOCK_BYTES as u64);
     device.plant(FaultOp::Read, 0, 1);
     assert!(file.read(0, &mut [0; 8]).unwrap_err().is_injected());
@@ -73,9 +61,7 @@ fn without_power_nothing_more_reaches_the_base() {
 
 fn strikes(faults: &mut Faults, op: FaultOp, count: usize) -> Vec<bool> {
     let path = Path::new("f");
-    (0..count)
-        .map(|_| faults.check(op, "test", path).is_err())
-        .collect()
+    (0..count).map(|_| faults.check(op, "test", path).is_err()).collect()
 }
 
 #[test]
@@ -83,10 +69,7 @@ fn a_plant_skips_strikes_and_is_used_up() {
     let mut faults = Faults::default();
     faults.plant(FaultOp::Sync, 1, 2);
     assert_eq!(strikes(&mut faults, FaultOp::Write, 3), [false; 3]);
-    assert_eq!(
-        strikes(&mut faults, FaultOp::Sync, 5),
-        [false, true, true, false, false]
-    );
+    assert_eq!(strikes(&mut faults, FaultOp::Sync, 5), [false, true, true, false, false]);
     assert_eq!(faults.hits(), 2);
 }
 
@@ -96,18 +79,8 @@ fn space_is_full_and_the_others_are_injected() {
     faults.plant(FaultOp::Space, 0, 1);
     faults.plant(FaultOp::Read, 0, 1);
     let path = Path::new("f");
-    assert!(
-        faults
-            .check(FaultOp::Space, "prepare", path)
-            .unwrap_err()
-            .is_full()
-    );
-    assert!(
-        faults
-            .check(FaultOp::Read, "read", path)
-            .unwrap_err()
-            .is_injected()
-    );
+    assert!(faults.check(FaultOp::Space, "prepare", path).unwrap_err().is_full());
+    assert!(faults.check(FaultOp::Read, "read", path).unwrap_err().is_injected());
 }
 
 #[test]

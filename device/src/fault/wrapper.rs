@@ -7,9 +7,7 @@
 use super::chance::{below, mix2};
 use super::{FaultOp, Faults, Power};
 use crate::buffers::AlignedBuffer;
-use crate::device::{
-    BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync,
-};
+use crate::device::{BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,10 +22,7 @@ pub struct FaultDevice {
 impl FaultDevice {
     /// Nothing fails until something is planted.
     pub fn new(base: Arc<dyn Device>) -> Self {
-        Self {
-            base,
-            faults: Arc::default(),
-        }
+        Self { base, faults: Arc::default() }
     }
 
     /// The matching operation number `after` (from 0, counted from now) and the next `times - 1` fail:
@@ -63,9 +58,7 @@ fn step(faults: &Mutex<Faults>, kinds: &[FaultOp], op: &'static str, path: &Path
     if power == Power::Failing {
         return power.answer(op, path);
     }
-    kinds
-        .iter()
-        .try_for_each(|&kind| faults.check(kind, op, path))
+    kinds.iter().try_for_each(|&kind| faults.check(kind, op, path))
 }
 
 impl Device for FaultDevice {
@@ -79,10 +72,7 @@ impl Device for FaultDevice {
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DeviceFile>> {
         self.step(&[], "open", path)?;
-        Ok(Arc::new(FaultFile {
-            base: self.base.open(path, mode)?,
-            faults: self.faults.clone(),
-        }))
+        Ok(Arc::new(FaultFile { base: self.base.open(path, mode)?, faults: self.faults.clone() }))
     }
 
     fn read_small(&self, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
@@ -155,9 +145,7 @@ impl FaultFile {
         let keep = usize::try_from(below(mix2(hits, position), blocks + 1)).unwrap_or(0);
         if keep > 0 {
             // The call fails anyway: what became of the part is not known to the caller either.
-            let _ = self
-                .base
-                .write(position, buffer, keep * BLOCK_BYTES, Sync::None);
+            let _ = self.base.write(position, buffer, keep * BLOCK_BYTES, Sync::None);
         }
     }
 }
@@ -177,13 +165,7 @@ impl DeviceFile for FaultFile {
         self.base.read(position, buffer)
     }
 
-    fn write(
-        &self,
-        position: u64,
-        buffer: &AlignedBuffer,
-        length: usize,
-        sync: Sync,
-    ) -> Result<()> {
+    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
         self.step(&[], "write")?;
         let path = self.base.path();
         let write_fails = self.faults.lock().check(FaultOp::Write, "write", &path);

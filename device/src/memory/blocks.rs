@@ -27,9 +27,7 @@ pub(crate) fn shared_block(bytes: &[u8]) -> SharedBlock {
 
 /// The block's bytes from `keep` on as zeroes.
 pub(crate) fn cut_block(block: &SharedBlock, keep: usize) -> SharedBlock {
-    block
-        .as_ref()
-        .and_then(|block| shared_block(&block[..keep]))
+    block.as_ref().and_then(|block| shared_block(&block[..keep]))
 }
 
 /// A sparse file. Bytes of a block beyond the length are always zero.

@@ -21,10 +21,7 @@ impl MemoryDevice {
     pub fn load_directory_as(&self, host: &Path, inside: &Path) -> Result<()> {
         let failed = |source| DeviceError::io("load_directory", host, source);
         self.state.lock().put_directory(inside)?;
-        let mut entries = std::fs::read_dir(host)
-            .map_err(failed)?
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(failed)?;
+        let mut entries = std::fs::read_dir(host).map_err(failed)?.collect::<io::Result<Vec<_>>>().map_err(failed)?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let (from, to) = (entry.path(), inside.join(entry.file_name()));
@@ -32,8 +29,7 @@ impl MemoryDevice {
             if metadata.is_dir() {
                 self.load_directory_as(&from, &to)?;
             } else if metadata.is_file() {
-                let blocks = load_file(&from)
-                    .map_err(|source| DeviceError::io("load_directory", &from, source))?;
+                let blocks = load_file(&from).map_err(|source| DeviceError::io("load_directory", &from, source))?;
                 self.state.lock().put(&to, blocks)?;
             }
         }
@@ -70,11 +66,7 @@ fn load_file(path: &Path) -> io::Result<Blocks> {
     let mut piece = Vec::with_capacity(BLOCK_BYTES);
     for number in 0.. {
         piece.clear();
-        if Read::by_ref(&mut file)
-            .take(BLOCK)
-            .read_to_end(&mut piece)?
-            == 0
-        {
+        if Read::by_ref(&mut file).take(BLOCK).read_to_end(&mut piece)? == 0 {
             break;
         }
         blocks.set(number, shared_block(&piece));
@@ -89,8 +81,7 @@ fn store_file(path: &Path, blocks: &Blocks) -> io::Result<()> {
     file.set_len(length)?;
     for number in blocks.present(0..length.div_ceil(BLOCK)) {
         let start = number * BLOCK;
-        let have =
-            usize::try_from(length - start).map_or(BLOCK_BYTES, |have| have.min(BLOCK_BYTES));
+        let have = usize::try_from(length - start).map_or(BLOCK_BYTES, |have| have.min(BLOCK_BYTES));
         if let Some(block) = blocks.get(number) {
             file.write_all_at(&block[..have], start)?;
         }

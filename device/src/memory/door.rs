@@ -6,9 +6,7 @@ use super::names::{Entry, FileNode, names_of};
 use super::state::State;
 use super::trace::digest;
 use crate::buffers::AlignedBuffer;
-use crate::device::{
-    Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync,
-};
+use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::fault::FaultOp;
 use parking_lot::Mutex;
@@ -65,15 +63,11 @@ impl Device for MemoryDevice {
             };
             let images = node.images.lock();
             match images.written().length() {
-                length if length > limit_bytes => {
-                    Err(DeviceError::too_large(op, path, length, limit_bytes))
-                }
+                length if length > limit_bytes => Err(DeviceError::too_large(op, path, length, limit_bytes)),
                 _ => Ok(Some(images.written().to_vec())),
             }
         };
-        self.call((op, path, &[limit_bytes], &[]), body, |bytes| {
-            bytes.as_ref().map_or(0, |bytes| digest(bytes))
-        })
+        self.call((op, path, &[limit_bytes], &[]), body, |bytes| bytes.as_ref().map_or(0, |bytes| digest(bytes)))
     }
 
     fn write_small(&self, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -89,9 +83,7 @@ impl Device for MemoryDevice {
         };
         self.call(("list", directory, &[], &[]), body, |entries| {
             let word = |entry: &DirectoryEntry| digest(entry.name.as_bytes()) ^ entry.length_bytes;
-            entries
-                .iter()
-                .fold(0, |sum: u64, entry| sum.rotate_left(7) ^ word(entry))
+            entries.iter().fold(0, |sum: u64, entry| sum.rotate_left(7) ^ word(entry))
         })
     }
 
@@ -101,41 +93,28 @@ impl Device for MemoryDevice {
             let node = state.tree.file("length", path)?;
             Ok(node.map(|node| node.images.lock().written().length()))
         };
-        self.call(("length", path, &[], &[]), body, |length| {
-            length.map_or(u64::MAX, |length| length)
-        })
+        self.call(("length", path, &[], &[]), body, |length| length.map_or(u64::MAX, |length| length))
     }
 
     fn create_directory(&self, directory: &Path) -> Result<()> {
         let op = "create_directory";
-        let body = |state: &mut State| {
-            state.rename_step(op, directory, |tree| tree.create_directory(op, directory))
-        };
+        let body = |state: &mut State| state.rename_step(op, directory, |tree| tree.create_directory(op, directory));
         self.call((op, directory, &[], &[]), body, |()| 0)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        let body = |state: &mut State| {
-            state.rename_step("rename", from, |tree| tree.rename("rename", from, to))
-        };
-        self.call(
-            ("rename", from, &[], to.as_os_str().as_encoded_bytes()),
-            body,
-            |()| 0,
-        )
+        let body = |state: &mut State| state.rename_step("rename", from, |tree| tree.rename("rename", from, to));
+        self.call(("rename", from, &[], to.as_os_str().as_encoded_bytes()), body, |()| 0)
     }
 
     fn remove(&self, path: &Path) -> Result<bool> {
-        let body = |state: &mut State| {
-            state.rename_step("remove", path, |tree| tree.remove("remove", path))
-        };
+        let body = |state: &mut State| state.rename_step("remove", path, |tree| tree.remove("remove", path));
         self.call(("remove", path, &[], &[]), body, |&found| u64::from(found))
     }
 
     fn remove_directory(&self, path: &Path) -> Result<bool> {
         let op = "remove_directory";
-        let body =
-            |state: &mut State| state.rename_step(op, path, |tree| tree.remove_directory(op, path));
+        let body = |state: &mut State| state.rename_step(op, path, |tree| tree.remove_directory(op, path));
         self.call((op, path, &[], &[]), body, |&found| u64::from(found))
     }
 
@@ -156,11 +135,7 @@ impl Device for MemoryDevice {
             }
             let holder = state.take_change();
             state.locks.insert(key.clone(), holder);
-            Ok(HeldLock {
-                state: self.state.clone(),
-                key,
-                holder,
-            })
+            Ok(HeldLock { state: self.state.clone(), key, holder })
         };
         let held = self.call(("lock", path, &[], &[]), body, |_| 0)?;
         Ok(DeviceLock::new(held))
@@ -189,12 +164,7 @@ fn describe((name, entry): (String, Entry)) -> DirectoryEntry {
         }
         Entry::Directory(_) => (0, true, 0),
     };
-    DirectoryEntry {
-        name,
-        length_bytes,
-        is_directory,
-        modified_ms,
-    }
+    DirectoryEntry { name, length_bytes, is_directory, modified_ms }
 }
 
 struct HeldLock {
@@ -238,18 +208,14 @@ impl MemoryFile {
             }
             body(state)
         };
-        self.device
-            .call((op, &self.path, arguments, payload), fresh, number)
+        self.device.call((op, &self.path, arguments, payload), fresh, number)
     }
 
     fn check_writable(&self, op: &'static str) -> Result<()> {
         if self.writable {
             return Ok(());
         }
-        Err(
-            DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path)
-                .with_detail("opened for reads"),
-        )
+        Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path).with_detail("opened for reads"))
     }
 
     fn invalid(&self, op: &'static str, detail: String) -> DeviceError {
@@ -260,15 +226,11 @@ impl MemoryFile {
         self.check_writable("write")?;
         let prepared = self.node.images.lock().written().length();
         let aligned = position.is_multiple_of(BLOCK) && (length as u64).is_multiple_of(BLOCK);
-        let inside = position
-            .checked_add(length as u64)
-            .is_some_and(|end| end <= prepared);
+        let inside = position.checked_add(length as u64).is_some_and(|end| end <= prepared);
         if aligned && inside && length <= available {
             return Ok(());
         }
-        let detail = format!(
-            "{length} bytes at {position} of a buffer of {available}, prepared up to {prepared}"
-        );
+        let detail = format!("{length} bytes at {position} of a buffer of {available}, prepared up to {prepared}");
         Err(self.invalid("write", detail))
     }
 }
@@ -294,19 +256,11 @@ impl DeviceFile for MemoryFile {
             let count = self.node.images.lock().written().read(position, buffer);
             Ok((count, digest(&buffer[..count])))
         };
-        let answer = self.call("read", &[position, wanted], &[], body, |&(_, digest)| {
-            digest
-        });
+        let answer = self.call("read", &[position, wanted], &[], body, |&(_, digest)| digest);
         answer.map(|(count, _)| count)
     }
 
-    fn write(
-        &self,
-        position: u64,
-        buffer: &AlignedBuffer,
-        length: usize,
-        sync: Sync,
-    ) -> Result<()> {
+    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
         let body = |state: &mut State| {
             self.check_write(position, buffer.capacity_bytes(), length)?;
             let bytes = &buffer.as_slice()[..length];

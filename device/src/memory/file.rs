@@ -56,12 +56,7 @@ pub(crate) struct FileImages {
 impl FileImages {
     /// A file whose bytes survive the loss of power.
     pub(crate) fn durable(written: Blocks, modified_ms: i64) -> Self {
-        Self {
-            durable: written.clone(),
-            written,
-            modified_ms,
-            ..Self::default()
-        }
+        Self { durable: written.clone(), written, modified_ms, ..Self::default() }
     }
 
     /// What a living process sees.
@@ -73,10 +68,7 @@ impl FileImages {
     /// `change` numbers the write.
     pub(crate) fn write(&mut self, change: u64, position: u64, bytes: &[u8], promise: Promise) {
         let sector = SECTOR_BYTES as u64;
-        let sectors = (
-            position / sector,
-            (bytes.len().div_ceil(BLOCK_BYTES) * BLOCK_BYTES) as u64 / sector,
-        );
+        let sectors = (position / sector, (bytes.len().div_ceil(BLOCK_BYTES) * BLOCK_BYTES) as u64 / sector);
         for (number, chunk) in (position / BLOCK..).zip(bytes.chunks(BLOCK_BYTES)) {
             let block = shared_block(chunk);
             self.written.set(number, block.clone());
@@ -84,13 +76,7 @@ impl FileImages {
                 self.durable.set(number, block);
                 self.versions.remove(&number);
             } else {
-                self.push(
-                    number,
-                    change,
-                    Some(sectors),
-                    block,
-                    promise == Promise::Failed,
-                );
+                self.push(number, change, Some(sectors), block, promise == Promise::Failed);
             }
         }
         if promise == Promise::Durable {
@@ -108,8 +94,7 @@ impl FileImages {
             for number in self.durable.present(from / BLOCK..to / BLOCK) {
                 self.durable.set(number, None);
             }
-            self.versions
-                .retain(|&number, _| !(from / BLOCK..to / BLOCK).contains(&number));
+            self.versions.retain(|&number, _| !(from / BLOCK..to / BLOCK).contains(&number));
             self.written.set_length(length);
             self.survives_up_to(to);
         } else {
@@ -133,11 +118,7 @@ impl FileImages {
             }
         }
         self.written.set_length(length);
-        self.lengths.push(Length {
-            change,
-            length,
-            failed,
-        });
+        self.lengths.push(Length { change, length, failed });
     }
 
     /// Everything that completed before survives the loss of power, except what a failed call left.
@@ -161,9 +142,7 @@ impl FileImages {
 
     /// A sync failed: what was not durable may be lost, and no later sync speaks for it.
     pub(crate) fn fail_sync(&mut self) {
-        self.lengths
-            .iter_mut()
-            .for_each(|length| length.failed = true);
+        self.lengths.iter_mut().for_each(|length| length.failed = true);
         let versions = self.versions.values_mut().flatten();
         versions.for_each(|version| version.failed = true);
     }
@@ -185,30 +164,14 @@ impl FileImages {
             .map_or(self.durable.length(), |change| change.length);
         self.lengths.clear();
         // A block may have survived beyond the length that did.
-        let reach = self
-            .durable
-            .present(0..u64::MAX)
-            .last()
-            .map_or(0, |last| (last + 1) * BLOCK);
+        let reach = self.durable.present(0..u64::MAX).last().map_or(0, |last| (last + 1) * BLOCK);
         self.durable.set_length(reach.max(length));
         self.durable.set_length(length);
         self.written = self.durable.clone();
     }
 
-    fn push(
-        &mut self,
-        number: u64,
-        change: u64,
-        sectors: Option<(u64, u64)>,
-        block: SharedBlock,
-        failed: bool,
-    ) {
-        self.versions.entry(number).or_default().push(Version {
-            change,
-            sectors,
-            block,
-            failed,
-        });
+    fn push(&mut self, number: u64, change: u64, sectors: Option<(u64, u64)>, block: SharedBlock, failed: bool) {
+        self.versions.entry(number).or_default().push(Version { change, sectors, block, failed });
     }
 
     /// Whatever length survives, it reaches `end`.
@@ -240,10 +203,7 @@ impl Version {
         let zeroes: Arc<Block> = Arc::new([0; BLOCK_BYTES]);
         let mut bytes = *before.unwrap_or_else(|| zeroes.clone());
         let ours = self.block.as_ref().unwrap_or(&zeroes);
-        for (index, sector) in (number * BLOCK / SECTOR_BYTES as u64..)
-            .enumerate()
-            .take(BLOCK_BYTES / SECTOR_BYTES)
-        {
+        for (index, sector) in (number * BLOCK / SECTOR_BYTES as u64..).enumerate().take(BLOCK_BYTES / SECTOR_BYTES) {
             if kept(sector) {
                 let range = index * SECTOR_BYTES..(index + 1) * SECTOR_BYTES;
                 bytes[range.clone()].copy_from_slice(&ours[range]);

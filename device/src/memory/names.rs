@@ -68,11 +68,7 @@ pub(crate) struct Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self {
-            directories: BTreeMap::from([(ROOT, Directory::default())]),
-            changes: Vec::new(),
-            next_number: ROOT + 1,
-        }
+        Self { directories: BTreeMap::from([(ROOT, Directory::default())]), changes: Vec::new(), next_number: ROOT + 1 }
     }
 }
 
@@ -105,25 +101,14 @@ impl Tree {
     pub(crate) fn list(&self, op: &'static str, path: &Path) -> Result<Vec<(String, Entry)>> {
         let number = self.directory(op, path)?;
         let names = &self.directories[&number].written;
-        Ok(names
-            .iter()
-            .map(|(name, entry)| (name.clone(), entry.clone()))
-            .collect())
+        Ok(names.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect())
     }
 
     /// A new empty file under a free name or instead of the file there.
-    pub(crate) fn create_file(
-        &mut self,
-        op: &'static str,
-        path: &Path,
-        images: FileImages,
-    ) -> Result<Arc<FileNode>> {
+    pub(crate) fn create_file(&mut self, op: &'static str, path: &Path, images: FileImages) -> Result<Arc<FileNode>> {
         self.file(op, path)?;
         let place = self.place(op, path)?;
-        let node = Arc::new(FileNode {
-            number: self.take_number(),
-            images: Mutex::new(images),
-        });
+        let node = Arc::new(FileNode { number: self.take_number(), images: Mutex::new(images) });
         self.change(Entry::File(node.clone()), None, Some(place));
         Ok(node)
     }
@@ -158,8 +143,7 @@ impl Tree {
         }
         match (&entry, self.find(op, to)?) {
             (_, None) | (Entry::File(_), Some(Entry::File(_))) => {}
-            (Entry::Directory(_), Some(Entry::Directory(number)))
-                if self.directories[&number].written.is_empty() => {}
+            (Entry::Directory(_), Some(Entry::Directory(number))) if self.directories[&number].written.is_empty() => {}
             (_, Some(Entry::Directory(_))) => {
                 return Err(error(DeviceErrorKind::IsADirectory, op, to));
             }
@@ -217,19 +201,13 @@ impl Tree {
             // What the same thing was called before has been overtaken.
             let number = change.entry.number();
             let earlier = open.extract_if(.., |other| other.entry.number() == number);
-            let left: Vec<Place> = earlier
-                .filter_map(|other| other.from)
-                .chain(change.from.take())
-                .collect();
+            let left: Vec<Place> = earlier.filter_map(|other| other.from).chain(change.from.take()).collect();
             for place in left {
                 self.forget(&place, number);
             }
             match change.to.take() {
                 Some(place) if into => self.bind(place, change.entry),
-                Some(place) => open.push(NameChange {
-                    to: Some(place),
-                    ..change
-                }),
+                Some(place) => open.push(NameChange { to: Some(place), ..change }),
                 None => {}
             }
         }
@@ -241,8 +219,7 @@ impl Tree {
     pub(crate) fn fail_sync(&mut self, op: &'static str, path: &Path) -> Result<()> {
         let failed = self.directory(op, path)?;
         for change in &mut self.changes {
-            change.failed |=
-                is_in(change.from.as_ref(), failed) || is_in(change.to.as_ref(), failed);
+            change.failed |= is_in(change.from.as_ref(), failed) || is_in(change.to.as_ref(), failed);
         }
         Ok(())
     }
@@ -275,8 +252,7 @@ impl Tree {
                 }
             }
         }
-        self.directories
-            .retain(|number, _| reached.contains(number));
+        self.directories.retain(|number, _| reached.contains(number));
         for directory in self.directories.values_mut() {
             directory.written = directory.durable.clone();
         }
@@ -284,10 +260,7 @@ impl Tree {
 
     /// Sum of the lengths of all files, in whole blocks.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let names = self
-            .directories
-            .values()
-            .flat_map(|directory| directory.written.values());
+        let names = self.directories.values().flat_map(|directory| directory.written.values());
         names
             .map(|entry| match entry {
                 Entry::File(node) => super::whole_blocks(node.images.lock().written().length()),
@@ -308,12 +281,7 @@ impl Tree {
         {
             directory.written.insert(name.clone(), entry.clone());
         }
-        self.changes.push(NameChange {
-            entry,
-            from,
-            to,
-            failed: false,
-        });
+        self.changes.push(NameChange { entry, from, to, failed: false });
     }
 
     fn bind(&mut self, (number, name): Place, entry: Entry) {
@@ -327,10 +295,7 @@ impl Tree {
         let Some(directory) = self.directories.get_mut(number) else {
             return false;
         };
-        let stands = directory
-            .durable
-            .get(name)
-            .is_some_and(|entry| entry.number() == thing);
+        let stands = directory.durable.get(name).is_some_and(|entry| entry.number() == thing);
         if stands {
             directory.durable.remove(name);
         }
@@ -346,9 +311,7 @@ impl Tree {
 
     fn place(&self, op: &'static str, path: &Path) -> Result<Place> {
         let mut names = names_of(op, path)?;
-        let name = names
-            .pop()
-            .ok_or_else(|| error(DeviceErrorKind::IsADirectory, op, path))?;
+        let name = names.pop().ok_or_else(|| error(DeviceErrorKind::IsADirectory, op, path))?;
         let parent: std::path::PathBuf = names.iter().collect();
         Ok((self.directory(op, &parent)?, name))
     }
@@ -384,8 +347,7 @@ pub(crate) fn names_of(op: &'static str, path: &Path) -> Result<Vec<String>> {
         match component {
             Component::Normal(name) => {
                 let name = name.to_str().ok_or_else(|| {
-                    error(DeviceErrorKind::Unsupported, op, path)
-                        .with_detail("a name that is not UTF-8")
+                    error(DeviceErrorKind::Unsupported, op, path).with_detail("a name that is not UTF-8")
                 })?;
                 names.push(name.to_owned());
             }

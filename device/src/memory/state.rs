@@ -44,8 +44,7 @@ impl State {
         self.power_cuts += 1;
         self.locks.clear();
         self.faults.restore_power();
-        self.trace
-            .note("power_cut", Path::new(""), &[seed], &[], &Ok(0));
+        self.trace.note("power_cut", Path::new(""), &[seed], &[], &Ok(0));
     }
 
     pub(crate) fn kill(&mut self) {
@@ -86,14 +85,12 @@ impl State {
         sync: Sync,
     ) -> Result<()> {
         let power = self.faults.step("write", path)?;
-        self.write_or_tear("write", path, node, position, bytes, |state| {
-            match (power, sync) {
-                (Power::Failing, _) | (_, Sync::None) => (Promise::None, Ok(())),
-                (Power::On, Sync::Data) => match state.faults.check(FaultOp::Sync, "write", path) {
-                    Ok(()) => (Promise::Durable, Ok(())),
-                    failed => (Promise::Failed, failed),
-                },
-            }
+        self.write_or_tear("write", path, node, position, bytes, |state| match (power, sync) {
+            (Power::Failing, _) | (_, Sync::None) => (Promise::None, Ok(())),
+            (Power::On, Sync::Data) => match state.faults.check(FaultOp::Sync, "write", path) {
+                Ok(()) => (Promise::Durable, Ok(())),
+                failed => (Promise::Failed, failed),
+            },
         })?;
         power.answer("write", path)
     }
@@ -114,8 +111,7 @@ impl State {
         images.modified_ms = self.now_ms();
         if struck.is_err() {
             let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
-            let keep =
-                below(mix2(self.faults.hits(), position), sectors + 1) as usize * SECTOR_BYTES;
+            let keep = below(mix2(self.faults.hits(), position), sectors + 1) as usize * SECTOR_BYTES;
             let keep = keep.min(bytes.len());
             let mut torn = vec![0; bytes.len().min(keep.next_multiple_of(BLOCK_BYTES))];
             images.written().read(position, &mut torn);
@@ -149,21 +145,11 @@ impl State {
         struck
     }
 
-    pub(crate) fn prepare(
-        &mut self,
-        path: &Path,
-        node: &FileNode,
-        from: u64,
-        to: u64,
-    ) -> Result<()> {
+    pub(crate) fn prepare(&mut self, path: &Path, node: &FileNode, from: u64, to: u64) -> Result<()> {
         let power = self.faults.step("prepare", path)?;
         self.faults.check(FaultOp::Space, "prepare", path)?;
         let old = node.images.lock().written().length();
-        self.check_space(
-            "prepare",
-            path,
-            whole_blocks(to).saturating_sub(whole_blocks(old)),
-        )?;
+        self.check_space("prepare", path, whole_blocks(to).saturating_sub(whole_blocks(old)))?;
         let promise = match power {
             Power::On => Promise::Durable,
             Power::Failing => Promise::None,
@@ -220,10 +206,7 @@ impl State {
 
     fn check_space(&self, op: &'static str, path: &Path, more_bytes: u64) -> Result<()> {
         match self.capacity_bytes {
-            Some(capacity)
-                if more_bytes > 0
-                    && self.tree.used_bytes().saturating_add(more_bytes) > capacity =>
-            {
+            Some(capacity) if more_bytes > 0 && self.tree.used_bytes().saturating_add(more_bytes) > capacity => {
                 Err(DeviceError::full(op, path))
             }
             _ => Ok(()),
@@ -244,9 +227,7 @@ impl State {
         self.tree.create_directory("put", directory)?;
         let mut above: Vec<&Path> = directory.ancestors().collect();
         above.reverse();
-        above
-            .into_iter()
-            .try_for_each(|directory| self.tree.sync_directory("put", directory))
+        above.into_iter().try_for_each(|directory| self.tree.sync_directory("put", directory))
     }
 }
 

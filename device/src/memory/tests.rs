@@ -47,64 +47,39 @@ fn is_all(bytes: &[u8], byte: u8) -> bool {
 
 #[test]
 fn an_unsynced_write_is_lost_kept_or_torn_at_sectors() {
-    let outcomes = outcomes(|_, file| {
-        file.write(0, &filled(2, 7), 2 * BLOCK_BYTES, Sync::None)
-            .unwrap()
-    });
+    let outcomes = outcomes(|_, file| file.write(0, &filled(2, 7), 2 * BLOCK_BYTES, Sync::None).unwrap());
     let (mut lost, mut kept, mut torn) = (0, 0, 0);
     for bytes in &outcomes {
         assert!(is_all(&bytes[2 * BLOCK_BYTES..], 0));
-        let sectors: Vec<u8> = bytes[..2 * BLOCK_BYTES]
-            .chunks(512)
-            .map(|sector| sector[0])
-            .collect();
-        assert!(
-            bytes.chunks(512).all(|sector| is_all(sector, sector[0])),
-            "torn inside a sector"
-        );
+        let sectors: Vec<u8> = bytes[..2 * BLOCK_BYTES].chunks(512).map(|sector| sector[0]).collect();
+        assert!(bytes.chunks(512).all(|sector| is_all(sector, sector[0])), "torn inside a sector");
         match (is_all(&sectors, 0), is_all(&sectors, 7)) {
             (true, _) => lost += 1,
             (_, true) => kept += 1,
             _ => torn += 1,
         }
     }
-    assert!(
-        lost > 5 && kept > 5 && torn > 5,
-        "{lost} lost, {kept} kept, {torn} torn"
-    );
+    assert!(lost > 5 && kept > 5 && torn > 5, "{lost} lost, {kept} kept, {torn} torn");
 }
 
 #[test]
 fn a_durable_write_survives_alone() {
     let outcomes = outcomes(|_, file| {
-        file.write(0, &filled(1, 1), BLOCK_BYTES, Sync::None)
-            .unwrap();
-        file.write(B, &filled(1, 2), BLOCK_BYTES, Sync::None)
-            .unwrap();
-        file.write(B, &filled(1, 3), BLOCK_BYTES, Sync::Data)
-            .unwrap();
+        file.write(0, &filled(1, 1), BLOCK_BYTES, Sync::None).unwrap();
+        file.write(B, &filled(1, 2), BLOCK_BYTES, Sync::None).unwrap();
+        file.write(B, &filled(1, 3), BLOCK_BYTES, Sync::Data).unwrap();
     });
     for bytes in &outcomes {
-        assert!(
-            is_all(&bytes[BLOCK_BYTES..2 * BLOCK_BYTES], 3),
-            "an older write came over a durable one"
-        );
+        assert!(is_all(&bytes[BLOCK_BYTES..2 * BLOCK_BYTES], 3), "an older write came over a durable one");
     }
-    assert!(
-        outcomes
-            .iter()
-            .any(|bytes| !is_all(&bytes[..BLOCK_BYTES], 1)),
-        "it synced another write"
-    );
+    assert!(outcomes.iter().any(|bytes| !is_all(&bytes[..BLOCK_BYTES], 1)), "it synced another write");
 }
 
 #[test]
 fn what_was_synced_survives_every_seed() {
     let outcomes = outcomes(|_, file| {
-        file.write(0, &filled(3, 1), 3 * BLOCK_BYTES, Sync::None)
-            .unwrap();
-        file.write(B, &filled(1, 2), BLOCK_BYTES, Sync::None)
-            .unwrap();
+        file.write(0, &filled(3, 1), 3 * BLOCK_BYTES, Sync::None).unwrap();
+        file.write(B, &filled(1, 2), BLOCK_BYTES, Sync::None).unwrap();
         file.set_length(2 * B).unwrap();
         file.sync().unwrap();
     });
@@ -120,22 +95,16 @@ fn an_unsynced_length_is_either_and_a_durable_write_beyond_it_is_there() {
     let grown = outcomes(|_, file| {
         file.set_length(B).unwrap();
         file.set_length(9 * B).unwrap();
-        file.write(7 * B, &filled(1, 5), BLOCK_BYTES, Sync::Data)
-            .unwrap();
+        file.write(7 * B, &filled(1, 5), BLOCK_BYTES, Sync::Data).unwrap();
     });
-    assert!(
-        grown
-            .iter()
-            .all(|bytes| is_all(&bytes[7 * BLOCK_BYTES..8 * BLOCK_BYTES], 5))
-    );
+    assert!(grown.iter().all(|bytes| is_all(&bytes[7 * BLOCK_BYTES..8 * BLOCK_BYTES], 5)));
 }
 
 #[test]
 fn after_a_cut_the_images_are_equal_and_old_handles_are_stale() {
     for seed in SEEDS {
         let (device, file) = prepared();
-        file.write(0, &filled(4, 7), 4 * BLOCK_BYTES, Sync::None)
-            .unwrap();
+        file.write(0, &filled(4, 7), 4 * BLOCK_BYTES, Sync::None).unwrap();
         device.power_cut(seed);
         let first = contents(&device, "d/log");
         device.power_cut(seed + 1);
@@ -151,8 +120,7 @@ fn a_kill_loses_nothing_written_and_syncs_nothing() {
     for seed in SEEDS {
         let (device, file) = prepared();
         let _lock = device.lock(at("d/.lock")).unwrap();
-        file.write(0, &filled(4, 7), 4 * BLOCK_BYTES, Sync::None)
-            .unwrap();
+        file.write(0, &filled(4, 7), 4 * BLOCK_BYTES, Sync::None).unwrap();
         device.kill();
         assert!(is_all(&contents(&device, "d/log").unwrap(), 7));
         device.lock(at("d/.lock")).unwrap();
@@ -179,24 +147,15 @@ fn names_may_vanish_until_their_directory_is_synced() {
         SEEDS.map(run).collect()
     };
     let unsynced = survivors(false);
-    for expected in [
-        vec!["log"],
-        vec!["moved"],
-        vec!["log", "new"],
-        vec!["moved", "new"],
-    ] {
-        assert!(
-            unsynced.iter().any(|names| *names == expected),
-            "never {expected:?}"
-        );
+    for expected in [vec!["log"], vec!["moved"], vec!["log", "new"], vec!["moved", "new"]] {
+        assert!(unsynced.iter().any(|names| *names == expected), "never {expected:?}");
     }
-    assert!(unsynced.iter().all(|names| names.len() <= 2
-        && (names.contains(&"log".into()) != names.contains(&"moved".into()))));
     assert!(
-        survivors(true)
+        unsynced
             .iter()
-            .all(|names| *names == ["moved", "new"])
+            .all(|names| names.len() <= 2 && (names.contains(&"log".into()) != names.contains(&"moved".into())))
     );
+    assert!(survivors(true).iter().all(|names| *names == ["moved", "new"]));
 }
 
 #[test]
@@ -208,10 +167,7 @@ fn a_rename_to_another_directory_needs_that_ones_sync() {
             device.rename(at("d/log"), at("spare/log")).unwrap();
             device.sync_directory(at(synced)).unwrap();
             device.power_cut(seed);
-            (
-                contents(&device, "d/log").is_some(),
-                contents(&device, "spare/log").is_some(),
-            )
+            (contents(&device, "d/log").is_some(), contents(&device, "spare/log").is_some())
         };
         SEEDS.map(run).collect()
     };
@@ -235,10 +191,7 @@ fn removed_files_may_come_back_and_new_directories_may_go() {
         back += usize::from(contents(&device, "d/log").is_some());
         gone += usize::from(contents(&device, "d/e/f/x").is_none());
     }
-    assert!(
-        (5..95).contains(&back) && (5..95).contains(&gone),
-        "{back} {gone}"
-    );
+    assert!((5..95).contains(&back) && (5..95).contains(&gone), "{back} {gone}");
 }
 
 #[test]
@@ -259,20 +212,11 @@ fn write_small_is_old_or_new_at_every_crash_point_and_seed() {
                     device.kill()
                 }
                 let found = contents(&device, "d/small").unwrap();
-                assert!(
-                    found == old || found == new,
-                    "torn: crash {crash}, seed {seed}"
-                );
-                assert!(
-                    answer.is_err() || found == new,
-                    "answered and lost: seed {seed}"
-                );
+                assert!(found == old || found == new, "torn: crash {crash}, seed {seed}");
+                assert!(answer.is_err() || found == new, "answered and lost: seed {seed}");
                 seen[usize::from(found == new)] += 1;
                 device.write_small(at("d/small"), b"third").unwrap();
-                assert_eq!(
-                    device.read_small(at("d/small"), 100).unwrap().unwrap(),
-                    b"third"
-                );
+                assert_eq!(device.read_small(at("d/small"), 100).unwrap().unwrap(), b"third");
                 assert!(device.read_small(at("d/small"), 4).is_err());
             }
         }
@@ -284,32 +228,22 @@ fn write_small_is_old_or_new_at_every_crash_point_and_seed() {
 fn what_a_failed_sync_left_is_not_durable_after_a_later_one() {
     let story = |reopen: bool, rewrite: bool| {
         outcomes(move |device, file| {
-            file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::None)
-                .unwrap();
+            file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::None).unwrap();
             device.plant(FaultOp::Sync, 0, 1);
             assert!(file.sync().unwrap_err().is_injected());
             let again = device.open(at("d/log"), OpenMode::Write).unwrap();
             let file = if reopen { &*again } else { file };
             if rewrite {
-                file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::None)
-                    .unwrap();
+                file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::None).unwrap();
             }
-            file.write(B, &filled(1, 8), BLOCK_BYTES, Sync::None)
-                .unwrap();
+            file.write(B, &filled(1, 8), BLOCK_BYTES, Sync::None).unwrap();
             file.sync().unwrap();
         })
     };
     for (reopen, rewrite) in [(false, false), (true, false), (true, true)] {
         let outcomes = story(reopen, rewrite);
-        assert!(
-            outcomes
-                .iter()
-                .all(|bytes| is_all(&bytes[BLOCK_BYTES..2 * BLOCK_BYTES], 8))
-        );
-        let kept = outcomes
-            .iter()
-            .filter(|bytes| is_all(&bytes[..BLOCK_BYTES], 7))
-            .count();
+        assert!(outcomes.iter().all(|bytes| is_all(&bytes[BLOCK_BYTES..2 * BLOCK_BYTES], 8)));
+        let kept = outcomes.iter().filter(|bytes| is_all(&bytes[..BLOCK_BYTES], 7)).count();
         assert_eq!(kept == 100, rewrite, "{kept} kept");
         assert!(kept > 0);
     }
@@ -321,16 +255,11 @@ fn a_length_after_a_failed_sync_is_uncertain_but_holds_what_was_synced_later() {
         file.set_length(8 * B).unwrap();
         device.plant(FaultOp::Sync, 0, 1);
         assert!(file.sync().is_err());
-        file.write(5 * B, &filled(1, 7), BLOCK_BYTES, Sync::None)
-            .unwrap();
+        file.write(5 * B, &filled(1, 7), BLOCK_BYTES, Sync::None).unwrap();
         file.sync().unwrap();
     });
     let synced = 5 * BLOCK_BYTES..6 * BLOCK_BYTES;
-    assert!(
-        outcomes
-            .iter()
-            .all(|bytes| is_all(&bytes[synced.clone()], 7))
-    );
+    assert!(outcomes.iter().all(|bytes| is_all(&bytes[synced.clone()], 7)));
     for blocks in [6, 8] {
         let length = blocks * BLOCK_BYTES;
         assert!(outcomes.iter().any(|bytes| bytes.len() == length));
@@ -341,21 +270,14 @@ fn a_length_after_a_failed_sync_is_uncertain_but_holds_what_was_synced_later() {
 fn a_failed_durable_write_is_written_but_may_be_lost() {
     let outcomes = outcomes(|device, file| {
         device.plant(FaultOp::Sync, 0, 1);
-        assert!(
-            file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::Data)
-                .is_err()
-        );
+        assert!(file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::Data).is_err());
         let mut read = [0; BLOCK_BYTES];
         file.read(0, &mut read).unwrap();
         assert!(is_all(&read, 7));
         file.sync().unwrap();
     });
     assert!(outcomes.iter().any(|bytes| is_all(bytes, 0)));
-    assert!(
-        outcomes
-            .iter()
-            .any(|bytes| is_all(&bytes[..BLOCK_BYTES], 7))
-    );
+    assert!(outcomes.iter().any(|bytes| is_all(&bytes[..BLOCK_BYTES], 7)));
 }
 
 #[test]
@@ -378,14 +300,9 @@ fn a_failed_write_leaves_a_prefix_of_sectors() {
     let (device, file) = prepared();
     let mut lengths = std::collections::BTreeSet::new();
     for _ in 0..40 {
-        file.write(0, &filled(4, 1), 4 * BLOCK_BYTES, Sync::Data)
-            .unwrap();
+        file.write(0, &filled(4, 1), 4 * BLOCK_BYTES, Sync::Data).unwrap();
         device.plant(FaultOp::Write, 0, 1);
-        assert!(
-            file.write(0, &filled(4, 2), 4 * BLOCK_BYTES, Sync::Data)
-                .unwrap_err()
-                .is_injected()
-        );
+        assert!(file.write(0, &filled(4, 2), 4 * BLOCK_BYTES, Sync::Data).unwrap_err().is_injected());
         let bytes = contents(&device, "d/log").unwrap();
         let torn = bytes.iter().take_while(|&&byte| byte == 2).count();
         assert!(is_all(&bytes[torn..], 1) && torn.is_multiple_of(512));
@@ -403,26 +320,12 @@ fn a_full_disk_answers_full_and_changes_nothing() {
     assert!(file.prepare(B, 4 * B).unwrap_err().is_full());
     assert_eq!(file.length().unwrap(), B);
     file.prepare(B, 3 * B).unwrap();
-    assert!(
-        device
-            .write_small(at("d/small"), b"new")
-            .unwrap_err()
-            .is_full()
-    );
-    assert_eq!(
-        device.list(at("d")).unwrap().len(),
-        2,
-        "the temporary file is gone"
-    );
+    assert!(device.write_small(at("d/small"), b"new").unwrap_err().is_full());
+    assert_eq!(device.list(at("d")).unwrap().len(), 2, "the temporary file is gone");
     device.set_capacity_bytes(None);
     device.plant(FaultOp::Space, 1, 1);
     file.prepare(3 * B, 4 * B).unwrap();
-    assert!(
-        device
-            .write_small(at("d/small"), b"new")
-            .unwrap_err()
-            .is_full()
-    );
+    assert!(device.write_small(at("d/small"), b"new").unwrap_err().is_full());
     assert_eq!(contents(&device, "d/small").unwrap(), b"old");
     device.write_small(at("d/small"), b"new").unwrap();
 }
@@ -431,37 +334,18 @@ fn a_full_disk_answers_full_and_changes_nothing() {
 fn the_arguments_of_a_write_are_checked_and_locks_exclude() {
     let (device, file) = prepared();
     let buffer = filled(1, 1);
-    for (position, length) in [
-        (1, BLOCK_BYTES),
-        (0, 100),
-        (0, 2 * BLOCK_BYTES),
-        (4 * B, BLOCK_BYTES),
-    ] {
-        let error = file
-            .write(position, &buffer, length, Sync::None)
-            .unwrap_err();
+    for (position, length) in [(1, BLOCK_BYTES), (0, 100), (0, 2 * BLOCK_BYTES), (4 * B, BLOCK_BYTES)] {
+        let error = file.write(position, &buffer, length, Sync::None).unwrap_err();
         assert_eq!(error.kind(), DeviceErrorKind::InvalidRange);
     }
     let reader = device.open(at("d/log"), OpenMode::Read).unwrap();
     assert!(reader.write(0, &buffer, BLOCK_BYTES, Sync::None).is_err());
     let kind = |path, mode| device.open(at(path), mode).err().map(|error| error.kind());
-    assert_eq!(
-        kind("d/log", OpenMode::Create),
-        Some(DeviceErrorKind::AlreadyExists)
-    );
-    assert_eq!(
-        kind("d/none", OpenMode::Write),
-        Some(DeviceErrorKind::NotFound)
-    );
-    assert_eq!(
-        kind("d", OpenMode::Read),
-        Some(DeviceErrorKind::IsADirectory)
-    );
+    assert_eq!(kind("d/log", OpenMode::Create), Some(DeviceErrorKind::AlreadyExists));
+    assert_eq!(kind("d/none", OpenMode::Write), Some(DeviceErrorKind::NotFound));
+    assert_eq!(kind("d", OpenMode::Read), Some(DeviceErrorKind::IsADirectory));
     let held = device.lock(at("d/.lock")).unwrap();
-    assert_eq!(
-        device.lock(at("d/.lock")).unwrap_err().kind(),
-        DeviceErrorKind::Locked
-    );
+    assert_eq!(device.lock(at("d/.lock")).unwrap_err().kind(), DeviceErrorKind::Locked);
     drop(held);
     device.lock(at("d/.lock")).unwrap();
 }
@@ -470,8 +354,7 @@ fn the_arguments_of_a_write_are_checked_and_locks_exclude() {
 fn the_same_calls_give_the_same_trace_and_any_other_do_not() {
     let run = |seed: u64, byte: u8, position: u64| {
         let (device, file) = prepared();
-        file.write(position, &filled(1, byte), BLOCK_BYTES, Sync::None)
-            .unwrap();
+        file.write(position, &filled(1, byte), BLOCK_BYTES, Sync::None).unwrap();
         device.power_cut(seed);
         device.read_small(at("d/log"), u64::MAX).unwrap();
         (device.trace_hash(), contents(&device, "d/log"))
@@ -487,9 +370,7 @@ fn the_same_calls_give_the_same_trace_and_any_other_do_not() {
 fn a_directory_of_the_host_comes_in_durable_and_goes_out_equal() {
     let host = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(host.path().join("t-0/empty")).unwrap();
-    let bytes: Vec<u8> = (0..10_000)
-        .map(|number| (number / 4_096 * 100) as u8)
-        .collect();
+    let bytes: Vec<u8> = (0..10_000).map(|number| (number / 4_096 * 100) as u8).collect();
     std::fs::write(host.path().join("t-0/log"), &bytes).unwrap();
     let clock = Arc::new(ManualClock::new(77));
     let device = MemoryDevice::new().with_clock(clock);
@@ -497,19 +378,11 @@ fn a_directory_of_the_host_comes_in_durable_and_goes_out_equal() {
     device.power_cut(1);
     let listed = device.list(&host.path().join("t-0")).unwrap();
     assert_eq!(
-        listed
-            .iter()
-            .map(|entry| (entry.is_directory, entry.modified_ms))
-            .collect::<Vec<_>>(),
+        listed.iter().map(|entry| (entry.is_directory, entry.modified_ms)).collect::<Vec<_>>(),
         [(true, 0), (false, 77)]
     );
-    device
-        .store_directory_as(host.path(), &host.path().join("out"))
-        .unwrap();
-    assert_eq!(
-        std::fs::read(host.path().join("out/t-0/log")).unwrap(),
-        bytes
-    );
+    device.store_directory_as(host.path(), &host.path().join("out")).unwrap();
+    assert_eq!(std::fs::read(host.path().join("out/t-0/log")).unwrap(), bytes);
     assert!(host.path().join("out/t-0/empty").is_dir());
 }
 
@@ -534,14 +407,12 @@ fn random_stories_keep_what_was_promised() {
                     }
                 }
                 1..4 => {
-                    file.write(block as u64 * B, &filled(1, byte), BLOCK_BYTES, Sync::Data)
-                        .unwrap();
+                    file.write(block as u64 * B, &filled(1, byte), BLOCK_BYTES, Sync::Data).unwrap();
                     floor[block] = byte;
                     allowed[block].clear();
                 }
                 _ => {
-                    file.write(block as u64 * B, &filled(1, byte), BLOCK_BYTES, Sync::None)
-                        .unwrap();
+                    file.write(block as u64 * B, &filled(1, byte), BLOCK_BYTES, Sync::None).unwrap();
                     allowed[block].push(byte);
                 }
             }
@@ -551,10 +422,7 @@ fn random_stories_keep_what_was_promised() {
         for (block, bytes) in bytes.chunks(BLOCK_BYTES).enumerate() {
             for sector in bytes.chunks(512) {
                 let valid = sector[0] == floor[block] || allowed[block].contains(&sector[0]);
-                assert!(
-                    valid && is_all(sector, sector[0]),
-                    "seed {seed} block {block}"
-                );
+                assert!(valid && is_all(sector, sector[0]), "seed {seed} block {block}");
             }
         }
     }

@@ -15,14 +15,7 @@ impl Trace {
     }
 
     /// Notes one operation, what it was given, and what it answered as a number.
-    pub(crate) fn note(
-        &mut self,
-        op: &str,
-        path: &Path,
-        arguments: &[u64],
-        payload: &[u8],
-        answer: &Result<u64>,
-    ) {
+    pub(crate) fn note(&mut self, op: &str, path: &Path, arguments: &[u64], payload: &[u8], answer: &Result<u64>) {
         self.bytes(op.as_bytes());
         self.bytes(path.as_os_str().as_encoded_bytes());
         arguments.iter().for_each(|&argument| self.word(argument));
@@ -40,9 +33,7 @@ impl Trace {
     fn bytes(&mut self, bytes: &[u8]) {
         self.word(bytes.len() as u64);
         let (words, rest) = bytes.as_chunks::<8>();
-        words
-            .iter()
-            .for_each(|word| self.word(u64::from_le_bytes(*word)));
+        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
         rest.iter().for_each(|&byte| self.word(u64::from(byte)));
     }
 }

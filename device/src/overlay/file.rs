@@ -31,29 +31,13 @@ impl OverlayNode {
     /// A file that is the base's until it is changed.
     pub(super) fn over(base: Arc<dyn DeviceFile>) -> Result<Self> {
         let length = base.length()?;
-        Ok(Self {
-            base: Some(base),
-            state: Mutex::new(State {
-                length,
-                base_length: length,
-                blocks: BTreeMap::new(),
-            }),
-        })
+        Ok(Self { base: Some(base), state: Mutex::new(State { length, base_length: length, blocks: BTreeMap::new() }) })
     }
 
     /// A new file of these bytes.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let blocks = (0..)
-            .zip(bytes.chunks(BLOCK_BYTES).map(shared_block))
-            .collect();
-        Self {
-            base: None,
-            state: Mutex::new(State {
-                length: bytes.len() as u64,
-                base_length: 0,
-                blocks,
-            }),
-        }
+        let blocks = (0..).zip(bytes.chunks(BLOCK_BYTES).map(shared_block)).collect();
+        Self { base: None, state: Mutex::new(State { length: bytes.len() as u64, base_length: 0, blocks }) }
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -79,12 +63,7 @@ impl OverlayNode {
         if count > 0 {
             let end = position + count as u64;
             for (&number, block) in state.blocks.range(position / BLOCK..end.div_ceil(BLOCK)) {
-                copy_overlap(
-                    number,
-                    block.as_ref().map_or(&ZEROES[..], |block| &block[..]),
-                    position,
-                    buffer,
-                );
+                copy_overlap(number, block.as_ref().map_or(&ZEROES[..], |block| &block[..]), position, buffer);
             }
         }
         Ok(count)
@@ -93,8 +72,7 @@ impl OverlayNode {
 
 impl State {
     fn zero(&mut self, from: u64, to: u64) {
-        self.blocks
-            .retain(|&number, _| !(from / BLOCK..to / BLOCK).contains(&number));
+        self.blocks.retain(|&number, _| !(from / BLOCK..to / BLOCK).contains(&number));
         let hidden = from / BLOCK..to.min(self.base_length).div_ceil(BLOCK);
         self.blocks.extend(hidden.map(|number| (number, None)));
         self.length = self.length.max(to);
@@ -122,11 +100,7 @@ pub(super) struct OverlayFile {
 
 impl OverlayFile {
     pub(super) fn new(path: &Path, node: Arc<OverlayNode>, writable: bool) -> Self {
-        Self {
-            path: path.to_path_buf(),
-            node,
-            writable,
-        }
+        Self { path: path.to_path_buf(), node, writable }
     }
 
     fn check(&self, op: &'static str, valid: bool) -> Result<()> {
@@ -153,25 +127,12 @@ impl DeviceFile for OverlayFile {
         self.node.read(&state, position, buffer)
     }
 
-    fn write(
-        &self,
-        position: u64,
-        buffer: &AlignedBuffer,
-        length: usize,
-        _sync: Sync,
-    ) -> Result<()> {
+    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, _sync: Sync) -> Result<()> {
         let mut state = self.node.state.lock();
         let aligned = position.is_multiple_of(BLOCK) && length.is_multiple_of(BLOCK_BYTES);
-        let inside = position
-            .checked_add(length as u64)
-            .is_some_and(|end| end <= state.length);
-        self.check(
-            "write",
-            aligned && inside && length <= buffer.capacity_bytes(),
-        )?;
-        let blocks = buffer.as_slice()[..length]
-            .chunks(BLOCK_BYTES)
-            .map(shared_block);
+        let inside = position.checked_add(length as u64).is_some_and(|end| end <= state.length);
+        self.check("write", aligned && inside && length <= buffer.capacity_bytes())?;
+        let blocks = buffer.as_slice()[..length].chunks(BLOCK_BYTES).map(shared_block);
         state.blocks.extend((position / BLOCK..).zip(blocks));
         Ok(())
     }

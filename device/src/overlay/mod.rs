@@ -38,10 +38,7 @@ pub struct OverlayDevice {
 impl OverlayDevice {
     /// A view of `base` without changes yet.
     pub fn new(base: Arc<dyn Device>) -> Self {
-        Self {
-            base,
-            changes: Mutex::default(),
-        }
+        Self { base, changes: Mutex::default() }
     }
 
     /// What was decided here about the path; `None` leaves it to the base.
@@ -54,12 +51,7 @@ impl OverlayDevice {
     }
 
     /// The file at the path as one that may be changed; one of the base is entered as a change without any.
-    fn node(
-        &self,
-        changes: &mut Changes,
-        op: &'static str,
-        path: &Path,
-    ) -> Result<Option<Arc<OverlayNode>>> {
+    fn node(&self, changes: &mut Changes, op: &'static str, path: &Path) -> Result<Option<Arc<OverlayNode>>> {
         match Self::decided(changes, path) {
             Some(Change::File(node)) => Ok(Some(node)),
             Some(Change::Directory) => Err(error(DeviceErrorKind::IsADirectory, op, path)),
@@ -90,9 +82,7 @@ impl OverlayDevice {
 
     fn check_parent(&self, changes: &Changes, op: &'static str, path: &Path) -> Result<()> {
         match path.parent() {
-            Some(parent)
-                if !parent.as_os_str().is_empty() && !self.is_directory(changes, parent)? =>
-            {
+            Some(parent) if !parent.as_os_str().is_empty() && !self.is_directory(changes, parent)? => {
                 Err(error(DeviceErrorKind::NotFound, op, parent))
             }
             _ => Ok(()),
@@ -106,10 +96,8 @@ impl OverlayDevice {
             Some(Change::Directory) => Vec::new(),
             Some(_) => return Err(error(DeviceErrorKind::NotFound, "list", directory)),
         };
-        let mut entries: BTreeMap<String, DirectoryEntry> = base
-            .into_iter()
-            .map(|entry| (entry.name.clone(), entry))
-            .collect();
+        let mut entries: BTreeMap<String, DirectoryEntry> =
+            base.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         let below = changes.range(directory.to_path_buf()..);
         for (path, change) in below.take_while(|(path, _)| path.starts_with(directory)) {
             let Some(name) = child_of(path, directory) else {
@@ -122,18 +110,9 @@ impl OverlayDevice {
                 }
                 Change::Directory => (0, true, 0),
                 // The base's time stays on a file that it has under this name.
-                Change::File(node) => (
-                    node.length(),
-                    false,
-                    entries.get(&name).map_or(0, |entry| entry.modified_ms),
-                ),
+                Change::File(node) => (node.length(), false, entries.get(&name).map_or(0, |entry| entry.modified_ms)),
             };
-            let entry = DirectoryEntry {
-                name: name.clone(),
-                length_bytes,
-                is_directory,
-                modified_ms,
-            };
+            let entry = DirectoryEntry { name: name.clone(), length_bytes, is_directory, modified_ms };
             entries.insert(name, entry);
         }
         Ok(entries.into_values().collect())
@@ -171,9 +150,7 @@ impl Device for OverlayDevice {
         let mut changes = self.changes.lock();
         let node = if mode == OpenMode::Create {
             self.check_parent(&changes, "open", path)?;
-            if self.is_directory(&changes, path)?
-                || self.node(&mut changes, "open", path)?.is_some()
-            {
+            if self.is_directory(&changes, path)? || self.node(&mut changes, "open", path)?.is_some() {
                 return Err(error(DeviceErrorKind::AlreadyExists, "open", path));
             }
             let node = Arc::new(OverlayNode::default());
@@ -183,11 +160,7 @@ impl Device for OverlayDevice {
             let node = self.node(&mut changes, "open", path)?;
             node.ok_or_else(|| error(DeviceErrorKind::NotFound, "open", path))?
         };
-        Ok(Arc::new(OverlayFile::new(
-            path,
-            node,
-            mode != OpenMode::Read,
-        )))
+        Ok(Arc::new(OverlayFile::new(path, node, mode != OpenMode::Read)))
     }
 
     fn read_small(&self, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
@@ -195,16 +168,9 @@ impl Device for OverlayDevice {
         match Self::decided(&self.changes.lock(), path) {
             None => self.base.read_small(path, limit_bytes),
             Some(Change::Removed) => Ok(None),
-            Some(Change::Directory) => {
-                Err(error(DeviceErrorKind::IsADirectory, "read_small", path))
-            }
+            Some(Change::Directory) => Err(error(DeviceErrorKind::IsADirectory, "read_small", path)),
             Some(Change::File(node)) => match node.length() {
-                length if length > limit_bytes => Err(DeviceError::too_large(
-                    "read_small",
-                    path,
-                    length,
-                    limit_bytes,
-                )),
+                length if length > limit_bytes => Err(DeviceError::too_large("read_small", path, length, limit_bytes)),
                 _ => node.to_vec().map(Some),
             },
         }
@@ -217,10 +183,7 @@ impl Device for OverlayDevice {
         if self.is_directory(&changes, path)? {
             return Err(error(DeviceErrorKind::IsADirectory, "write_small", path));
         }
-        changes.insert(
-            path.to_path_buf(),
-            Change::File(Arc::new(OverlayNode::of(bytes))),
-        );
+        changes.insert(path.to_path_buf(), Change::File(Arc::new(OverlayNode::of(bytes))));
         Ok(())
     }
 
@@ -243,10 +206,7 @@ impl Device for OverlayDevice {
         let mut changes = self.changes.lock();
         let mut above: Vec<&Path> = directory.ancestors().collect();
         above.reverse();
-        for path in above
-            .into_iter()
-            .filter(|path| !path.as_os_str().is_empty())
-        {
+        for path in above.into_iter().filter(|path| !path.as_os_str().is_empty()) {
             if self.is_directory(&changes, path)? {
                 continue;
             }
@@ -255,11 +215,7 @@ impl Device for OverlayDevice {
                 None => self.base.length(path)?.is_some(),
             };
             if is_file {
-                return Err(error(
-                    DeviceErrorKind::AlreadyExists,
-                    "create_directory",
-                    path,
-                ));
+                return Err(error(DeviceErrorKind::AlreadyExists, "create_directory", path));
             }
             changes.insert(path.to_path_buf(), Change::Directory);
         }
@@ -283,9 +239,7 @@ impl Device for OverlayDevice {
                 return Err(error(DeviceErrorKind::AlreadyExists, "rename", to));
             }
             if to.starts_with(from) {
-                return Err(
-                    error(DeviceErrorKind::InvalidRange, "rename", to).with_detail("inside itself")
-                );
+                return Err(error(DeviceErrorKind::InvalidRange, "rename", to).with_detail("inside itself"));
             }
             return self.move_directory(&mut changes, from, to);
         }
@@ -322,11 +276,7 @@ impl Device for OverlayDevice {
         if !self.is_directory(&changes, path)? {
             let file = self.node(&mut changes, "remove_directory", path)?;
             return match file {
-                Some(_) => Err(error(
-                    DeviceErrorKind::AlreadyExists,
-                    "remove_directory",
-                    path,
-                )),
+                Some(_) => Err(error(DeviceErrorKind::AlreadyExists, "remove_directory", path)),
                 None => Ok(false),
             };
         }
@@ -337,15 +287,9 @@ impl Device for OverlayDevice {
 
     fn sync_directory(&self, directory: &Path) -> Result<()> {
         let directory = &clean(directory);
-        match directory.as_os_str().is_empty()
-            || self.is_directory(&self.changes.lock(), directory)?
-        {
+        match directory.as_os_str().is_empty() || self.is_directory(&self.changes.lock(), directory)? {
             true => Ok(()),
-            false => Err(error(
-                DeviceErrorKind::NotFound,
-                "sync_directory",
-                directory,
-            )),
+            false => Err(error(DeviceErrorKind::NotFound, "sync_directory", directory)),
         }
     }
 

@@ -21,9 +21,7 @@ pub use setup::{RingFeatures, RingUnavailable, probe};
 
 use crate::blocking::BlockingDevice;
 use crate::buffers::AlignedBuffer;
-use crate::device::{
-    Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync,
-};
+use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::error::DeviceError;
 use crate::host_file::{HostFile, Stopped};
 use pool::RingPool;
@@ -56,15 +54,8 @@ impl UringDevice {
     /// Sets up a first ring and tries it; the error says in one line why there is none.
     pub fn new() -> std::result::Result<Self, RingUnavailable> {
         let (first, features) = setup::open_ring()?;
-        let shared = Shared {
-            rings: RingPool::new(first),
-            ways: SyncWays::new(),
-        };
-        Ok(Self {
-            names: BlockingDevice::new(),
-            features,
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { rings: RingPool::new(first), ways: SyncWays::new() };
+        Ok(Self { names: BlockingDevice::new(), features, shared: Arc::new(shared) })
     }
 
     /// The way in which a single-chunk durable write goes out at the moment (`ring-dsync`, `pwritev2-dsync`,
@@ -87,10 +78,7 @@ impl Device for UringDevice {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DeviceFile>> {
-        Ok(Arc::new(UringFile {
-            host: self.names.open_host(path, mode)?,
-            shared: Arc::clone(&self.shared),
-        }))
+        Ok(Arc::new(UringFile { host: self.names.open_host(path, mode)?, shared: Arc::clone(&self.shared) }))
     }
 
     fn read_small(&self, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
@@ -150,8 +138,7 @@ impl OneRing {
         bytes: &[u8],
     ) -> std::result::Result<(), String> {
         let direct = file.direct().ok_or("no direct I/O here")?;
-        transfer::write(&mut self.0, direct, position, bytes, true)
-            .map_err(|stopped| format!("{stopped:?}"))
+        transfer::write(&mut self.0, direct, position, bytes, true).map_err(|stopped| format!("{stopped:?}"))
     }
 }
 
@@ -222,15 +209,8 @@ impl DeviceFile for UringFile {
         self.host.read(position, buffer)
     }
 
-    fn write(
-        &self,
-        position: u64,
-        buffer: &AlignedBuffer,
-        length: usize,
-        sync: Sync,
-    ) -> Result<()> {
-        self.host
-            .check_write(position, buffer.capacity_bytes(), length)?;
+    fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
+        self.host.check_write(position, buffer.capacity_bytes(), length)?;
         let bytes = &buffer.as_slice()[..length];
         match sync {
             _ if length > CHUNK_BYTES => self.write_deep(position, bytes, sync),

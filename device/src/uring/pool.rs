@@ -20,23 +20,15 @@ struct State {
 
 impl RingPool {
     pub(super) fn new(first: IoUring) -> Self {
-        let state = State {
-            idle: vec![first],
-            made: 1,
-        };
-        Self {
-            state: Mutex::new(state),
-        }
+        let state = State { idle: vec![first], made: 1 };
+        Self { state: Mutex::new(state) }
     }
 
     /// `None` when all are lent, or when the kernel gives no further one.
     pub(super) fn take(&self) -> Option<Lent<'_>> {
         let mut state = self.state.lock();
         if let Some(ring) = state.idle.pop() {
-            return Some(Lent {
-                pool: self,
-                ring: Some(ring),
-            });
+            return Some(Lent { pool: self, ring: Some(ring) });
         }
         if state.made == MAX_RINGS {
             return None;
@@ -44,10 +36,7 @@ impl RingPool {
         state.made += 1;
         drop(state);
         match build_ring() {
-            Ok((ring, _)) => Some(Lent {
-                pool: self,
-                ring: Some(ring),
-            }),
+            Ok((ring, _)) => Some(Lent { pool: self, ring: Some(ring) }),
             Err(error) => {
                 tracing::debug!(%error, "no further ring");
                 self.state.lock().made -= 1;

@@ -37,9 +37,7 @@ pub(super) fn open_ring() -> Result<(IoUring, RingFeatures), RingUnavailable> {
         .map_err(|error| RingUnavailable(format!("probing operations: {error}")))?;
     let has = |code| known.is_supported(code);
     if !has(opcode::Read::CODE) || !has(opcode::Write::CODE) {
-        return Err(RingUnavailable(
-            "this kernel's io_uring has no plain read and write".to_owned(),
-        ));
+        return Err(RingUnavailable("this kernel's io_uring has no plain read and write".to_owned()));
     }
     let features = RingFeatures {
         setup,
@@ -65,11 +63,7 @@ pub(super) fn open_ring() -> Result<(IoUring, RingFeatures), RingUnavailable> {
 /// Setup flags downward: an older kernel answers `EINVAL` to those that it does not know.
 pub(super) fn build_ring() -> io::Result<(IoUring, &'static str)> {
     let entries = DEPTH as u32;
-    let best = IoUring::builder()
-        .setup_submit_all()
-        .setup_coop_taskrun()
-        .dontfork()
-        .build(entries);
+    let best = IoUring::builder().setup_submit_all().setup_coop_taskrun().dontfork().build(entries);
     match best {
         Ok(ring) => Ok((ring, "SUBMIT_ALL|COOP_TASKRUN")),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {

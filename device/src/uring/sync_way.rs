@@ -18,11 +18,7 @@ pub(super) enum SyncWay {
     WriteThenSync,
 }
 
-const WAYS: [SyncWay; 3] = [
-    SyncWay::CallerDsync,
-    SyncWay::RingDsync,
-    SyncWay::WriteThenSync,
-];
+const WAYS: [SyncWay; 3] = [SyncWay::CallerDsync, SyncWay::RingDsync, SyncWay::WriteThenSync];
 
 impl SyncWay {
     pub(super) fn name(self) -> &'static str {
@@ -66,21 +62,12 @@ struct Measured {
 
 impl SyncWays {
     pub(super) fn new() -> Self {
-        Self {
-            classes: std::array::from_fn(|_| Mutex::default()),
-        }
+        Self { classes: std::array::from_fn(|_| Mutex::default()) }
     }
 
     /// Runs `write`, of `length` bytes, in the way that is best now or due for a trial; learns from a success.
-    pub(super) fn measure<T, E>(
-        &self,
-        length: usize,
-        write: impl FnOnce(SyncWay) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let class = CLASS_BYTES
-            .iter()
-            .position(|&end| length <= end)
-            .unwrap_or(CLASS_BYTES.len());
+    pub(super) fn measure<T, E>(&self, length: usize, write: impl FnOnce(SyncWay) -> Result<T, E>) -> Result<T, E> {
+        let class = CLASS_BYTES.iter().position(|&end| length <= end).unwrap_or(CLASS_BYTES.len());
         let way = self.classes[class].lock().choose();
         let started = Instant::now();
         let written = write(WAYS[way]);
@@ -105,14 +92,11 @@ impl SyncWays {
 impl Class {
     fn choose(&mut self) -> usize {
         self.writes += 1;
-        let fresh = (0..WAYS.len())
-            .min_by_key(|&way| self.measured[way].samples)
-            .unwrap_or(0);
+        let fresh = (0..WAYS.len()).min_by_key(|&way| self.measured[way].samples).unwrap_or(0);
         if self.measured[fresh].samples < WARM_UP && self.writes <= u64::from(4 * WARM_UP) {
             return fresh;
         }
-        let due = (0..WAYS.len())
-            .find(|&way| way != self.best && self.writes >= self.measured[way].next_trial);
+        let due = (0..WAYS.len()).find(|&way| way != self.best && self.writes >= self.measured[way].next_trial);
         if let Some(way) = due {
             let gap = self.measured[way].trial_gap.max(TRIAL_GAP_MIN);
             self.measured[way].next_trial = self.writes + gap;
@@ -126,8 +110,9 @@ impl Class {
         measured.latency_ns = match measured.samples {
             0 => latency_ns,
             // One stall of the disk must not decide: a sample counts for at most eight times what was known.
-            _ => (measured.latency_ns / 8 * 7)
-                .saturating_add(latency_ns.min(measured.latency_ns.saturating_mul(8)) / 8),
+            _ => {
+                (measured.latency_ns / 8 * 7).saturating_add(latency_ns.min(measured.latency_ns.saturating_mul(8)) / 8)
+            }
         };
         measured.samples = measured.samples.saturating_add(1);
         let latency = |way: usize| match self.measured[way].samples {

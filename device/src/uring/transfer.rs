@@ -1,8 +1,5 @@
 //! One write through a ring: split, kept [`DEPTH`] deep, and never left before the kernel is done with it.
-#![expect(
-    unsafe_code,
-    reason = "hands the kernel pointers into the caller's bytes"
-)]
+#![expect(unsafe_code, reason = "hands the kernel pointers into the caller's bytes")]
 
 use super::{CHUNK_BYTES, DEPTH};
 use crate::host_file::Stopped;
@@ -24,11 +21,7 @@ pub(super) fn write(
     bytes: &[u8],
     dsync: bool,
 ) -> Result<(), Stopped> {
-    let flags = if dsync {
-        ReadWriteFlags::DSYNC
-    } else {
-        ReadWriteFlags::empty()
-    };
+    let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
     Transfer {
         ring,
         file,
@@ -93,9 +86,7 @@ impl Transfer<'_> {
                 Ok(_) => {}
                 Err(error) if is_passing(&error) && self.bear() => {}
                 Err(error) => {
-                    self.stop(Stopped::Errno(
-                        Errno::from_io_error(&error).unwrap_or(Errno::IO),
-                    ));
+                    self.stop(Stopped::Errno(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
                     self.drain();
                     break;
                 }
@@ -116,11 +107,7 @@ impl Transfer<'_> {
             }
             if self.pieces[slot].is_none() {
                 let length = CHUNK_BYTES.min(self.bytes.len() - self.next);
-                let piece = Piece {
-                    offset: self.next,
-                    length,
-                    done: 0,
-                };
+                let piece = Piece { offset: self.next, length, done: 0 };
                 self.next += length;
                 self.push(slot, piece);
             }
@@ -130,15 +117,11 @@ impl Transfer<'_> {
     fn push(&mut self, slot: usize, piece: Piece) {
         let rest = &self.bytes[piece.offset + piece.done..piece.offset + piece.length];
         let at = self.position + (piece.offset + piece.done) as u64;
-        let entry = opcode::Write::new(
-            types::Fd(self.file.as_raw_fd()),
-            rest.as_ptr(),
-            rest.len() as u32,
-        )
-        .offset(at)
-        .rw_flags(self.flags)
-        .build()
-        .user_data(slot as u64);
+        let entry = opcode::Write::new(types::Fd(self.file.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
+            .offset(at)
+            .rw_flags(self.flags)
+            .build()
+            .user_data(slot as u64);
         // SAFETY: the entry points at `rest`, which `self` borrows, as it does the descriptor. It is counted in
         // `in_kernel`, and neither `run` nor `drop` ends before every counted entry has completed or is known never to
         // have left the queue, after which the pool destroys the ring instead of submitting it again.
@@ -168,8 +151,7 @@ impl Transfer<'_> {
         let Ok(moved) = usize::try_from(result) else {
             let errno = Errno::from_raw_os_error(-result);
             // Not begun, so begun again. Everything else, a cancelled piece too, is a failure.
-            if matches!(errno, Errno::INTR | Errno::AGAIN) && self.stopped.is_none() && self.bear()
-            {
+            if matches!(errno, Errno::INTR | Errno::AGAIN) && self.stopped.is_none() && self.bear() {
                 self.push(slot, piece);
             } else {
                 self.stop(Stopped::at(piece.offset + piece.done, errno));
@@ -220,8 +202,5 @@ impl Drop for Transfer<'_> {
 
 /// Interrupted, or short of memory for a moment while completions are pending.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::INTR | Errno::AGAIN | Errno::BUSY)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::INTR | Errno::AGAIN | Errno::BUSY))
 }

@@ -1,14 +1,9 @@
 //! Where the kernel denies the ring, as many containers do, the blocking device takes over and says why. What else may be
 //! refused, `RWF_DSYNC` and direct I/O, has a way around too, and leaves the same bytes.
-#![expect(
-    unsafe_code,
-    reason = "installs a system call filter, in a child process"
-)]
+#![expect(unsafe_code, reason = "installs a system call filter, in a child process")]
 
 use super::{assert_passed, child_argument, in_child, pattern};
-use oncelog_device::{
-    DeviceErrorKind as Kind, DeviceKind, MachineReport, OpenMode, Sync, open_device,
-};
+use oncelog_device::{DeviceErrorKind as Kind, DeviceKind, MachineReport, OpenMode, Sync, open_device};
 use std::ffi::{c_int, c_ulong};
 
 #[repr(C)]
@@ -35,12 +30,7 @@ fn deny(number: u32, mask: Option<u32>, errno: u32) {
     const PR_SET_NO_NEW_PRIVS: c_int = 38;
     const PR_SET_SECCOMP: c_int = 22;
     const MODE_FILTER: c_ulong = 2;
-    let step = |code, jump_false, value| Instruction {
-        code,
-        jump_true: 0,
-        jump_false,
-        value,
-    };
+    let step = |code, jump_false, value| Instruction { code, jump_true: 0, jump_false, value };
     let masked = match mask {
         Some(mask) => step(0x45, 1, mask),
         None => step(0x35, 1, 0), // at least 0: always
@@ -53,10 +43,7 @@ fn deny(number: u32, mask: Option<u32>, errno: u32) {
         step(0x06, 0, 0x0005_0000 | errno), // return this error
         step(0x06, 0, 0x7fff_0000),         // allow
     ];
-    let program = Program {
-        length: 6,
-        instructions: instructions.as_ptr(),
-    };
+    let program = Program { length: 6, instructions: instructions.as_ptr() };
     // SAFETY: the first call takes plain numbers. The second reads a `sock_fprog`, whose layout `Program` repeats, and the
     // instructions behind it, both alive here; the kernel copies them before it returns.
     let denied = unsafe {
@@ -71,24 +58,16 @@ fn assert_falls_back() {
     let device = open_device(DeviceKind::Auto).expect("a device");
     assert_eq!(device.kind(), DeviceKind::Blocking);
     let line = device.describe();
-    assert!(
-        line.contains("no io_uring: ") && !line.contains('\n'),
-        "{line}"
-    );
-    let error = open_device(DeviceKind::Uring)
-        .map(|_device| ())
-        .expect_err("none here");
+    assert!(line.contains("no io_uring: ") && !line.contains('\n'), "{line}");
+    let error = open_device(DeviceKind::Uring).map(|_device| ()).expect_err("none here");
     assert_eq!(error.kind(), Kind::Unsupported);
     let report = MachineReport::inspect(&[], 1);
     assert_eq!(report.auto, DeviceKind::Blocking);
     assert!(report.ring.is_err());
     let directory = tempfile::tempdir().expect("a directory");
-    let file = device
-        .open(&directory.path().join("a.log"), OpenMode::Create)
-        .expect("created");
+    let file = device.open(&directory.path().join("a.log"), OpenMode::Create).expect("created");
     file.prepare(0, 4096).expect("prepared");
-    file.write(0, &pattern(4096, 1), 4096, Sync::Data)
-        .expect("written");
+    file.write(0, &pattern(4096, 1), 4096, Sync::Data).expect("written");
 }
 
 const IO_URING_SETUP: u32 = 425;
@@ -101,10 +80,7 @@ fn a_denied_setup_makes_auto_choose_blocking() {
     match child_argument().as_deref() {
         None => {
             for errno in [EPERM, ENOSYS] {
-                assert_passed(&in_child(
-                    "denied_ring::a_denied_setup_makes_auto_choose_blocking",
-                    &errno.to_string(),
-                ));
+                assert_passed(&in_child("denied_ring::a_denied_setup_makes_auto_choose_blocking", &errno.to_string()));
             }
         }
         Some(errno) => {
@@ -117,10 +93,7 @@ fn a_denied_setup_makes_auto_choose_blocking() {
 #[test]
 fn a_ring_that_can_be_set_up_but_not_entered_is_no_ring() {
     match child_argument() {
-        None => assert_passed(&in_child(
-            "denied_ring::a_ring_that_can_be_set_up_but_not_entered_is_no_ring",
-            "-",
-        )),
+        None => assert_passed(&in_child("denied_ring::a_ring_that_can_be_set_up_but_not_entered_is_no_ring", "-")),
         Some(_) => {
             deny(IO_URING_ENTER, None, EPERM);
             assert_falls_back();
@@ -144,8 +117,7 @@ mod refused {
         match child_argument().as_deref() {
             None => {
                 for errno in [EOPNOTSUPP, ENOSYS] {
-                    let name =
-                        "denied_ring::refused::refused_dsync_writes_become_a_write_and_a_sync";
+                    let name = "denied_ring::refused::refused_dsync_writes_become_a_write_and_a_sync";
                     assert_passed(&in_child(name, &errno.to_string()));
                 }
             }

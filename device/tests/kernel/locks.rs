@@ -16,10 +16,7 @@ fn a_lock_excludes_within_the_process_until_it_is_dropped() {
         let started = Instant::now();
         assert_eq!(device.lock(&path).expect_err("held").kind(), Kind::Locked);
         let patience = started.elapsed();
-        assert!(
-            patience >= Duration::from_millis(900) && patience < Duration::from_secs(10),
-            "{patience:?}"
-        );
+        assert!(patience >= Duration::from_millis(900) && patience < Duration::from_secs(10), "{patience:?}");
         drop(held);
         device.lock(&path).expect("free again");
     }
@@ -49,10 +46,7 @@ fn a_lock_excludes_other_processes_and_a_killed_one_frees_it() {
     let mut lines = BufReader::new(holder.stdout.take().expect("piped")).lines();
     assert!(lines.any(|line| line.is_ok_and(|line| line.contains("held"))));
     let device = BlockingDevice::new();
-    assert_eq!(
-        device.lock(&path).expect_err("held by the child").kind(),
-        Kind::Locked
-    );
+    assert_eq!(device.lock(&path).expect_err("held by the child").kind(), Kind::Locked);
     let refused = in_child("locks::the_holder", path.to_str().expect("UTF-8"));
     assert!(!refused.status.success(), "a second child must not get it");
     let killer = std::thread::spawn(move || {
@@ -60,8 +54,6 @@ fn a_lock_excludes_other_processes_and_a_killed_one_frees_it() {
         holder.kill().expect("killed");
         holder.wait().expect("gone");
     });
-    device
-        .lock(&path)
-        .expect("free within the patience, once the holder is dead");
+    device.lock(&path).expect("free within the patience, once the holder is dead");
     killer.join().expect("killed");
 }

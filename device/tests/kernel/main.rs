@@ -42,10 +42,7 @@ const CHILD: &str = "ONCELOG_TEST_CHILD";
 /// Runs the test `name` of this binary again, in a process of its own, with `argument` for [`child_argument`].
 fn in_child(name: &str, argument: &str) -> Output {
     let binary = std::env::current_exe().expect("this binary");
-    let output = Command::new(binary)
-        .args([name, "--exact", "--nocapture"])
-        .env(CHILD, argument)
-        .output();
+    let output = Command::new(binary).args([name, "--exact", "--nocapture"]).env(CHILD, argument).output();
     output.expect("the child starts")
 }
 
@@ -56,12 +53,6 @@ fn child_argument() -> Option<String> {
 
 #[track_caller]
 fn assert_passed(output: &Output) {
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success() && out.contains("1 passed"),
-        "{out}\n{err}"
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
 }

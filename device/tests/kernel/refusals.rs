@@ -24,27 +24,14 @@ fn misaligned_oversized_and_unprepared_writes_are_refused() {
         ];
         for (position, length) in refused {
             for sync in [Sync::None, Sync::Data] {
-                let error = file
-                    .write(position, &buffer, length, sync)
-                    .expect_err("refused");
-                assert_eq!(
-                    error.kind(),
-                    Kind::InvalidRange,
-                    "{length} at {position}: {error}"
-                );
+                let error = file.write(position, &buffer, length, sync).expect_err("refused");
+                assert_eq!(error.kind(), Kind::InvalidRange, "{length} at {position}: {error}");
             }
         }
-        assert_eq!(
-            file.prepare(1, 4096).expect_err("refused").kind(),
-            Kind::InvalidRange
-        );
-        assert_eq!(
-            file.prepare(8192, 4096).expect_err("refused").kind(),
-            Kind::InvalidRange
-        );
+        assert_eq!(file.prepare(1, 4096).expect_err("refused").kind(), Kind::InvalidRange);
+        assert_eq!(file.prepare(8192, 4096).expect_err("refused").kind(), Kind::InvalidRange);
         assert_eq!(std::fs::read(&path).expect("readable"), vec![0; 4 * 4096]);
-        file.write(3 * BLOCK, &buffer, 4096, Sync::Data)
-            .expect("the last prepared block");
+        file.write(3 * BLOCK, &buffer, 4096, Sync::Data).expect("the last prepared block");
     }
 }
 
@@ -53,35 +40,17 @@ fn open_modes_keep_their_word() {
     for device in devices() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a.log");
-        let kind = |mode| {
-            device
-                .open(&path, mode)
-                .map(|_file| ())
-                .expect_err("refused")
-                .kind()
-        };
+        let kind = |mode| device.open(&path, mode).map(|_file| ()).expect_err("refused").kind();
         assert_eq!(kind(OpenMode::Write), Kind::NotFound);
         assert_eq!(kind(OpenMode::Read), Kind::NotFound);
-        device
-            .open(&path, OpenMode::Create)
-            .expect("created")
-            .set_length(BLOCK)
-            .expect("extended");
+        device.open(&path, OpenMode::Create).expect("created").set_length(BLOCK).expect("extended");
         assert_eq!(kind(OpenMode::Create), Kind::AlreadyExists);
-        let mode = std::fs::metadata(&path)
-            .expect("there")
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o755, 0o644);
         let reader = device.open(&path, OpenMode::Read).expect("opened");
-        let error = reader
-            .write(0, &pattern(4096, 1), 4096, Sync::None)
-            .expect_err("refused");
+        let error = reader.write(0, &pattern(4096, 1), 4096, Sync::None).expect_err("refused");
         assert_eq!(error.kind(), Kind::PermissionDenied);
-        assert_eq!(
-            reader.set_length(0).expect_err("refused").kind(),
-            Kind::PermissionDenied
-        );
+        assert_eq!(reader.set_length(0).expect_err("refused").kind(), Kind::PermissionDenied);
         assert_eq!(reader.length().expect("known"), BLOCK);
     }
 }
@@ -97,30 +66,15 @@ fn what_is_no_regular_file_is_never_opened_or_waited_for() {
         let pipe = made.is_ok_and(|status| status.success()).then_some(pipe);
         for path in std::iter::once(folder.clone()).chain(pipe) {
             for mode in [OpenMode::Read, OpenMode::Write] {
-                let error = device
-                    .open(&path, mode)
-                    .map(|_file| ())
-                    .expect_err("refused");
+                let error = device.open(&path, mode).map(|_file| ()).expect_err("refused");
                 assert_eq!(error.kind(), Kind::IsADirectory, "{error}");
             }
-            assert_eq!(
-                device.read_small(&path, 10).expect_err("refused").kind(),
-                Kind::IsADirectory
-            );
-            assert_eq!(
-                device.length(&path).expect_err("refused").kind(),
-                Kind::IsADirectory
-            );
+            assert_eq!(device.read_small(&path, 10).expect_err("refused").kind(), Kind::IsADirectory);
+            assert_eq!(device.length(&path).expect_err("refused").kind(), Kind::IsADirectory);
         }
-        assert_eq!(
-            device.remove(&folder).expect_err("refused").kind(),
-            Kind::IsADirectory
-        );
+        assert_eq!(device.remove(&folder).expect_err("refused").kind(), Kind::IsADirectory);
         let error = device.write_small(&folder, b"x").expect_err("refused");
         assert_eq!(error.kind(), Kind::IsADirectory);
-        assert!(
-            !directory.path().join("folder.tmp").exists(),
-            "no temporary is left"
-        );
+        assert!(!directory.path().join("folder.tmp").exists(), "no temporary is left");
     }
 }

@@ -18,19 +18,12 @@ fn script(device: &dyn Device, path: &Path) -> Vec<u8> {
         for sync in [Sync::None, Sync::Data] {
             let position = (seed as u64 * 37 + u64::from(sync == Sync::Data)) * BLOCK;
             let buffer = pattern(length, seed as u64 + 1);
-            file.write(position, &buffer, length, sync)
-                .expect("written");
+            file.write(position, &buffer, length, sync).expect("written");
         }
     }
     // Enough durable blocks that the ring device has used each of its ways.
     for round in 0..40 {
-        file.write(
-            (900 + round % 3) * BLOCK,
-            &pattern(4096, round),
-            4096,
-            Sync::Data,
-        )
-        .expect("written");
+        file.write((900 + round % 3) * BLOCK, &pattern(4096, round), 4096, Sync::Data).expect("written");
     }
     file.sync().expect("synced");
     file.set_length((4 << 20) - 1000).expect("cut");
@@ -53,24 +46,14 @@ pub(super) fn run_script() -> Vec<String> {
         let path = directory.path().join(format!("{number}.log"));
         let seen = script(device.as_ref(), &path);
         assert_eq!(seen.len(), (4 << 20) - 1000);
-        assert!(
-            seen == std::fs::read(&path).expect("readable"),
-            "{} reads what stands there",
-            device.describe()
-        );
+        assert!(seen == std::fs::read(&path).expect("readable"), "{} reads what stands there", device.describe());
         images.push(seen);
         lines.push(device.describe());
     }
-    assert!(
-        images.windows(2).all(|pair| pair[0] == pair[1]),
-        "devices differ"
-    );
+    assert!(images.windows(2).all(|pair| pair[0] == pair[1]), "devices differ");
     let last = pattern((2 << 20) + 8192, 4);
     let start = (3 * 37 + 1) * 4096;
-    assert!(
-        images[0][start..start + (2 << 20) + 8192] == *last.as_slice(),
-        "the last large write stands there"
-    );
+    assert!(images[0][start..start + (2 << 20) + 8192] == *last.as_slice(), "the last large write stands there");
     lines
 }
 
@@ -82,22 +65,13 @@ fn large_reads_end_where_the_file_ends() {
     std::fs::write(&path, &content).expect("written");
     for device in devices() {
         let file = device.open(&path, OpenMode::Read).expect("opened");
-        for (position, wanted) in [
-            (0, 3 << 20),
-            (17, 3 << 20),
-            (2_999_000, 1 << 20),
-            (3_000_001, 1 << 20),
-            (5 << 20, 1 << 20),
-        ] {
+        for (position, wanted) in
+            [(0, 3 << 20), (17, 3 << 20), (2_999_000, 1 << 20), (3_000_001, 1 << 20), (5 << 20, 1 << 20)]
+        {
             let mut buffer = vec![0xee; wanted];
             let read = file.read(position as u64, &mut buffer).expect("read");
             let rest = content.get(position..).unwrap_or_default();
-            assert_eq!(
-                read,
-                rest.len().min(wanted),
-                "{} at {position}",
-                device.describe()
-            );
+            assert_eq!(read, rest.len().min(wanted), "{} at {position}", device.describe());
             assert!(buffer[..read] == rest[..read]);
         }
     }
@@ -111,13 +85,8 @@ fn write_many(device: &dyn Device, path: &Path, seed: u64) -> Vec<u8> {
         let length = block_aligned([5_000, 700_000, 1_200_000][round % 3]);
         let position = (round * 13 % 100) * 4096;
         let buffer = pattern(length, seed * 100 + round as u64);
-        let sync = if round % 2 == 0 {
-            Sync::Data
-        } else {
-            Sync::None
-        };
-        file.write(position as u64, &buffer, length, sync)
-            .expect("written");
+        let sync = if round % 2 == 0 { Sync::Data } else { Sync::None };
+        file.write(position as u64, &buffer, length, sync).expect("written");
         expected[position..position + length].copy_from_slice(&buffer.as_slice()[..length]);
     }
     expected
@@ -133,18 +102,11 @@ fn many_files_are_written_at_once_through_one_device() {
                     let (device, path) = (&device, directory.path().join(format!("{seed}.log")));
                     scope.spawn(move || {
                         let expected = write_many(device.as_ref(), &path, seed);
-                        assert!(
-                            std::fs::read(&path).expect("readable") == expected,
-                            "file {seed}"
-                        );
+                        assert!(std::fs::read(&path).expect("readable") == expected, "file {seed}");
                     })
                 })
                 .collect();
-            assert!(
-                writers.into_iter().all(|writer| writer.join().is_ok()),
-                "{}",
-                device.describe()
-            );
+            assert!(writers.into_iter().all(|writer| writer.join().is_ok()), "{}", device.describe());
         });
     }
 }

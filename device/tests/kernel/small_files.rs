@@ -9,27 +9,16 @@ fn small_files_are_replaced_whole_and_read_under_a_limit() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("checkpoint");
         assert_eq!(device.read_small(&path, 10).expect("looked"), None);
-        std::fs::write(
-            directory.path().join("checkpoint.tmp"),
-            b"left by a crash, and longer",
-        )
-        .expect("written");
+        std::fs::write(directory.path().join("checkpoint.tmp"), b"left by a crash, and longer").expect("written");
         for content in [&b"0123456789"[..], b"", b"abc"] {
             device.write_small(&path, content).expect("written");
-            assert_eq!(
-                device.read_small(&path, 10).expect("read").as_deref(),
-                Some(content)
-            );
+            assert_eq!(device.read_small(&path, 10).expect("read").as_deref(), Some(content));
         }
         device.write_small(&path, b"0123456789").expect("written");
         let error = device.read_small(&path, 9).expect_err("over the limit");
         assert_eq!(error.kind(), Kind::TooLarge);
-        let names: Vec<_> = device
-            .list(directory.path())
-            .expect("listed")
-            .into_iter()
-            .map(|entry| entry.name)
-            .collect();
+        let names: Vec<_> =
+            device.list(directory.path()).expect("listed").into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["checkpoint"]);
     }
 }
@@ -41,14 +30,9 @@ fn a_failed_replacement_keeps_the_old_content() {
         let path = directory.path().join("checkpoint");
         device.write_small(&path, b"old").expect("written");
         std::fs::create_dir(directory.path().join("checkpoint.tmp")).expect("made");
-        let error = device
-            .write_small(&path, b"new")
-            .expect_err("the temporary name is taken");
+        let error = device.write_small(&path, b"new").expect_err("the temporary name is taken");
         assert_eq!(error.kind(), Kind::IsADirectory);
-        assert_eq!(
-            device.read_small(&path, 10).expect("read").as_deref(),
-            Some(&b"old"[..])
-        );
+        assert_eq!(device.read_small(&path, 10).expect("read").as_deref(), Some(&b"old"[..]));
     }
 }
 
@@ -60,44 +44,21 @@ fn names_are_listed_sorted_renamed_and_removed() {
         device.create_directory(&folder).expect("made");
         device.create_directory(&folder).expect("made again");
         for name in ["z", "10", "9"] {
-            device
-                .write_small(&folder.join(name), name.as_bytes())
-                .expect("written");
+            device.write_small(&folder.join(name), name.as_bytes()).expect("written");
         }
-        device
-            .rename(&folder.join("z"), &folder.join("9"))
-            .expect("replaced");
+        device.rename(&folder.join("z"), &folder.join("9")).expect("replaced");
         device.sync_directory(&folder).expect("synced");
         let listed = device.list(&folder).expect("listed");
-        let seen: Vec<_> = listed
-            .iter()
-            .map(|entry| (entry.name.as_str(), entry.length_bytes))
-            .collect();
+        let seen: Vec<_> = listed.iter().map(|entry| (entry.name.as_str(), entry.length_bytes)).collect();
         assert_eq!(seen, [("10", 2), ("9", 1)]);
         assert!(listed[0].modified_ms > 1_577_836_800_000);
-        assert_eq!(
-            device
-                .read_small(&folder.join("9"), 9)
-                .expect("read")
-                .as_deref(),
-            Some(&b"z"[..])
-        );
+        assert_eq!(device.read_small(&folder.join("9"), 9).expect("read").as_deref(), Some(&b"z"[..]));
         let above = device.list(folder.parent().expect("a")).expect("listed");
-        assert_eq!(
-            (
-                above[0].name.as_str(),
-                above[0].is_directory,
-                above[0].length_bytes
-            ),
-            ("b", true, 0)
-        );
+        assert_eq!((above[0].name.as_str(), above[0].is_directory, above[0].length_bytes), ("b", true, 0));
         assert!(device.remove(&folder.join("9")).expect("removed"));
         assert!(!device.remove(&folder.join("9")).expect("looked"));
         assert!(device.remove_directory(&folder).expect("removed"));
         assert!(!device.remove_directory(&folder).expect("looked"));
-        assert_eq!(
-            device.list(&folder).expect_err("gone").kind(),
-            Kind::NotFound
-        );
+        assert_eq!(device.list(&folder).expect_err("gone").kind(), Kind::NotFound);
     }
 }

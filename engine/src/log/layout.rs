@@ -91,11 +91,13 @@ fn finish_swaps(device: &dyn Device, dir: &Path, files: Vec<(FileName, String)>)
 
 /// Offsets that the complete output of a compaction stands for.
 fn replaced_range(device: &dyn Device, dir: &Path, swaps: &[(FileName, String)]) -> Result<std::ops::Range<i64>> {
-    let mut range = i64::MAX..i64::MIN;
+    let (mut lowest, mut highest) = (i64::MAX, i64::MIN);
     for (name, text) in swaps.iter().filter(|(n, _)| n.kind == Kind::Log) {
         let file = device.open(&dir.join(text), oncelog_device::OpenMode::Read)?;
-        let end = crate::segment::scan::scan(&*file, 0, file.length()?, name.base_offset, |_, _| Ok(std::ops::ControlFlow::Continue(())))?;
-        range = range.start.min(name.base_offset)..range.end.max(end.next_offset);
+        let end = crate::segment::scan::scan(&*file, 0, file.length()?, name.base_offset, |_, _| {
+            Ok(std::ops::ControlFlow::Continue(()))
+        })?;
+        (lowest, highest) = (lowest.min(name.base_offset), highest.max(end.next_offset));
     }
-    Ok(range)
+    Ok(lowest..highest)
 }

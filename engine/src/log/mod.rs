@@ -13,9 +13,9 @@ mod truncate;
 mod types;
 mod upkeep;
 
+mod layout;
 pub(crate) mod open;
 mod recover;
-mod layout;
 
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,8 @@ use state::State;
 
 pub use ticket::Ticket;
 pub use types::{
-    Ack, Append, Appended, Fetched, Isolation, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState, SnapshotState,
+    Ack, Append, Appended, Fetched, Isolation, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState,
+    SnapshotState,
 };
 
 /// Counters of one log. Stable names come with the metrics page; these are what the engine itself needs.
@@ -147,7 +148,13 @@ impl Log {
     ///
     /// # Errors
     /// `INVALID_PRODUCER_EPOCH` for an epoch below the stored one.
-    pub fn start_verification(&self, producer_id: i64, sequence: i32, epoch: i16, txn_version: i16) -> Result<Option<u64>> {
+    pub fn start_verification(
+        &self,
+        producer_id: i64,
+        sequence: i32,
+        epoch: i16,
+        txn_version: i16,
+    ) -> Result<Option<u64>> {
         let now_ms = self.shared.clock.now_ms();
         let mut state = self.shared.state.lock();
         state.check_writable()?;

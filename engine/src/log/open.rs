@@ -33,10 +33,20 @@ pub(crate) struct Context {
 
 impl Shared {
     /// Opens `dir`, the log of `topic` and `partition`, creating it if there is none.
-    pub(crate) fn open(context: &Context, dir: &Path, topic: &str, partition: i32, options: OpenOptions) -> Result<Self> {
+    pub(crate) fn open(
+        context: &Context,
+        dir: &Path,
+        topic: &str,
+        partition: i32,
+        options: OpenOptions,
+    ) -> Result<Self> {
         let began_ns = context.clock.monotonic_ns();
         let device = &*context.device;
         device.create_directory(dir)?;
+        if let Some(parent) = dir.parent() {
+            // A directory that a power cut takes would take everything in it.
+            device.sync_directory(parent)?;
+        }
         let mut report = OpenReport { clean: options.clean.unwrap_or(context.clean), ..OpenReport::default() };
         let stored = context.checkpoints.read(device, topic, partition);
         let mut offset = |asked: Option<i64>, stored: &Stored| {
@@ -139,7 +149,9 @@ fn load_epochs(device: &dyn Device, dir: &Path, report: &mut OpenReport) -> Resu
         Err(reason) => {
             let aside = dir.join(format!("{}.unreadable-oncelog", epoch_checkpoint::FILE_NAME));
             device.rename(&path, &aside)?;
-            report.repaired.push(format!("{}: {reason}; kept aside, epochs are taken from the batches", path.display()));
+            report
+                .repaired
+                .push(format!("{}: {reason}; kept aside, epochs are taken from the batches", path.display()));
             Ok((EpochCache::new(), true))
         }
     }
@@ -159,7 +171,13 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
 }
 
 /// An empty segment with its file.
-pub(super) fn new_segment(device: &dyn Device, clock: &dyn Clock, dir: &Path, config: &Config, base_offset: i64) -> Result<Segment> {
+pub(super) fn new_segment(
+    device: &dyn Device,
+    clock: &dyn Clock,
+    dir: &Path,
+    config: &Config,
+    base_offset: i64,
+) -> Result<Segment> {
     let file = device.open(&dir.join(segment_file_name(base_offset, Kind::Log)), OpenMode::Create)?;
     device.sync_directory(dir)?;
     let now_ms = clock.now_ms();
@@ -168,6 +186,7 @@ pub(super) fn new_segment(device: &dyn Device, clock: &dyn Clock, dir: &Path, co
         file,
         size: 0,
         next_offset: base_offset,
+        data_end: base_offset,
         index: SegmentIndex::new(base_offset, config),
         aborted: Vec::new(),
         first_batch_timestamp: None,
@@ -175,6 +194,7 @@ pub(super) fn new_segment(device: &dyn Device, clock: &dyn Clock, dir: &Path, co
         grown_ms: now_ms,
         damage: None,
         persisted: true,
+        has_index_files: false,
     })
 }
 
@@ -184,7 +204,12 @@ pub(super) fn staging_behind(segment: &Segment) -> Result<Staging> {
     let mut carried = vec![0; (segment.size - start) as usize];
     let got = segment.file.read(start, &mut carried)?;
     if got < carried.len() {
-        return Err(Error::damaged(segment.file.path(), start + got as u64, segment.next_offset, "the file ends inside its data"));
+        return Err(Error::damaged(
+            segment.file.path(),
+            start + got as u64,
+            segment.next_offset,
+            "the file ends inside its data",
+        ));
     }
     Ok(Staging::new(start, &carried))
 }
@@ -195,7 +220,14 @@ impl Recovery<'_> {
     }
 }
 
-fn assemble(context: &Context, dir: &Path, topic: &str, partition: i32, options: OpenOptions, recovered: Recovery<'_>) -> Shared {
+fn assemble(
+    context: &Context,
+    dir: &Path,
+    topic: &str,
+    partition: i32,
+    options: OpenOptions,
+    recovered: Recovery<'_>,
+) -> Shared {
     let active = recovered.segments.last_key_value().expect("a log has a segment").1;
     let log_end = active.next_offset;
     let read_only = recovered.report.damage.first().cloned();

@@ -115,7 +115,12 @@ impl Shared {
         let got = place.file.read(first.position, &mut data)?;
         data.truncate(got);
         if got < bytes {
-            return Err(Error::damaged(place.file.path(), first.position + got as u64, wanted, "the file ends inside the log"));
+            return Err(Error::damaged(
+                place.file.path(),
+                first.position + got as u64,
+                wanted,
+                "the file ends inside the log",
+            ));
         }
         let whole = check_batches(&data, place, first.position, wanted)?;
         data.truncate(whole);
@@ -127,7 +132,9 @@ impl Shared {
         if place.hint > 0 {
             match walker.proves(place.hint, place.base_offset, wanted) {
                 Ok(true) => return walker.find(place.hint, wanted),
-                Ok(false) | Err(Error::Damaged(_)) => tracing::debug!(position = place.hint, "index entry not believed"),
+                Ok(false) | Err(Error::Damaged(_)) => {
+                    tracing::debug!(position = place.hint, "index entry not believed")
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -141,7 +148,11 @@ impl Shared {
             return Err(Error::damaged(place.file.path(), place.size, wanted, reason));
         }
         let state = self.state.lock();
-        match state.read_only.as_ref().filter(|d| d.offset <= wanted && place.next_base.is_some_and(|next| d.offset < next)) {
+        match state
+            .read_only
+            .as_ref()
+            .filter(|d| d.offset <= wanted && place.next_base.is_some_and(|next| d.offset < next))
+        {
             Some(damage) if damage.offset >= place.base_offset => Err(Error::Damaged(Box::new(damage.clone()))),
             _ => Ok(()),
         }
@@ -149,7 +160,8 @@ impl Shared {
 
     fn damage_of(&self, base_offset: i64) -> Error {
         let state = self.state.lock();
-        let damage = state.segments.get(&base_offset).and_then(|s| s.damage.clone()).or_else(|| state.read_only.clone());
+        let damage =
+            state.segments.get(&base_offset).and_then(|s| s.damage.clone()).or_else(|| state.read_only.clone());
         damage.map_or(Error::Closed, |d| Error::Damaged(Box::new(d)))
     }
 
@@ -158,7 +170,10 @@ impl Shared {
         self.commit_all(Ack::Written)?;
         let (file, size) = {
             let state = self.state.lock();
-            let segment = state.segments.get(&base_offset).ok_or_else(|| Error::InvalidRequest(format!("no segment {base_offset}")))?;
+            let segment = state
+                .segments
+                .get(&base_offset)
+                .ok_or_else(|| Error::InvalidRequest(format!("no segment {base_offset}")))?;
             (segment.file.clone(), segment.size)
         };
         let mut data = vec![0; size as usize];
@@ -208,13 +223,16 @@ fn check_batches(data: &[u8], place: &Place, position: u64, wanted: i64) -> Resu
     let mut at = 0;
     let mut expected = place.base_offset;
     while data.len() - at >= HEADER_BYTES {
-        let header = BatchHeader::parse(&data[at..])
-            .map_err(|e| Error::damaged(place.file.path(), position + at as u64, expected.max(wanted), e.to_string()))?;
+        let header = BatchHeader::parse(&data[at..]).map_err(|e| {
+            Error::damaged(place.file.path(), position + at as u64, expected.max(wanted), e.to_string())
+        })?;
         if header.size_bytes() > data.len() - at {
             break;
         }
         let view = BatchView::new(&data[at..]).and_then(|view| view.verify_crc().map(|()| view));
-        let view = view.map_err(|e| Error::damaged(place.file.path(), position + at as u64, expected.max(wanted), e.to_string()))?;
+        let view = view.map_err(|e| {
+            Error::damaged(place.file.path(), position + at as u64, expected.max(wanted), e.to_string())
+        })?;
         if header.base_offset < expected {
             let reason = format!("offset {} behind offset {}", header.base_offset, expected - 1);
             return Err(Error::damaged(place.file.path(), position + at as u64, expected, reason));

@@ -21,7 +21,7 @@ use super::types::OpenReport;
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Damage, Result};
-use crate::index::{SegmentIndex};
+use crate::index::SegmentIndex;
 use crate::segment::incoming;
 use crate::segment::scan::{ScanEnd, Stop, scan};
 
@@ -120,7 +120,8 @@ impl Recovery<'_> {
 
     fn open_segments(&mut self) -> Result<Vec<Opened>> {
         let bases = self.layout.bases.clone();
-        let modified: BTreeMap<String, i64> = self.device.list(self.dir)?.into_iter().map(|e| (e.name, e.modified_ms)).collect();
+        let modified: BTreeMap<String, i64> =
+            self.device.list(self.dir)?.into_iter().map(|e| (e.name, e.modified_ms)).collect();
         let mut opened = Vec::with_capacity(bases.len());
         for (i, &base) in bases.iter().enumerate() {
             let file = self.device.open(&self.path(base, Kind::Log), OpenMode::Write)?;
@@ -132,13 +133,27 @@ impl Recovery<'_> {
             let (index, index_end) = self.load_index(base, length, &*file)?;
             let aborted = self.load_aborted(base)?;
             let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(0);
-            opened.push(Opened { base, next_base: bases.get(i + 1).copied(), file, length, index, index_end, aborted, modified_ms });
+            opened.push(Opened {
+                base,
+                next_base: bases.get(i + 1).copied(),
+                file,
+                length,
+                index,
+                index_end,
+                aborted,
+                modified_ms,
+            });
         }
         Ok(opened)
     }
 
     /// The index as stored, if its last entry points where it says.
-    fn load_index(&mut self, base: i64, length: u64, file: &dyn DeviceFile) -> Result<(Option<SegmentIndex>, Option<i64>)> {
+    fn load_index(
+        &mut self,
+        base: i64,
+        length: u64,
+        file: &dyn DeviceFile,
+    ) -> Result<(Option<SegmentIndex>, Option<i64>)> {
         let limit = length.max(64 << 20);
         let offsets = self.device.read_small(&self.path(base, Kind::OffsetIndex), limit)?;
         let times = self.device.read_small(&self.path(base, Kind::TimeIndex), limit)?;
@@ -150,7 +165,9 @@ impl Recovery<'_> {
         };
         let entries = index.offset_entries();
         let first_sound = entries.first().is_none_or(&mut sound);
-        let ordered = findings.iter().all(|f| f.partial_bytes == 0 && f.first_not_increasing.is_none() && f.first_out_of_range.is_none());
+        let ordered = findings
+            .iter()
+            .all(|f| f.partial_bytes == 0 && f.first_not_increasing.is_none() && f.first_out_of_range.is_none());
         let index_end = entries.last().map(|e| e.offset).filter(|_| first_sound && ordered);
         let usable = first_sound && findings.iter().all(|f| f.is_clean()) && entries.last().is_none_or(&mut sound);
         if !usable {
@@ -163,7 +180,9 @@ impl Recovery<'_> {
         let path = self.path(base, Kind::TxnIndex);
         let Some(bytes) = self.device.read_small(&path, 1 << 30)? else { return Ok(None) };
         match txn_index::decode_all(&bytes) {
-            Ok((entries, findings)) if findings.is_clean() && entries.iter().all(|e| e.last_offset >= base) => Ok(Some(entries)),
+            Ok((entries, findings)) if findings.is_clean() && entries.iter().all(|e| e.last_offset >= base) => {
+                Ok(Some(entries))
+            }
             _ => {
                 self.report.repaired.push(format!("{}: unreadable, rebuilt", path.display()));
                 Ok(None)
@@ -184,10 +203,13 @@ impl Recovery<'_> {
             match codec::decode(&bytes) {
                 Ok(loaded) => return Ok(Some((offset, loaded))),
                 Err(reason) => {
-                    let aside = self.dir.join(format!("{}.unreadable-oncelog", segment_file_name(offset, Kind::Snapshot)));
+                    let aside =
+                        self.dir.join(format!("{}.unreadable-oncelog", segment_file_name(offset, Kind::Snapshot)));
                     self.device.rename(&path, &aside)?;
                     self.layout.snapshots.retain(|o| *o != offset);
-                    self.report.repaired.push(format!("{}: {reason}; kept aside, an older one is used", path.display()));
+                    self.report
+                        .repaired
+                        .push(format!("{}: {reason}; kept aside, an older one is used", path.display()));
                 }
             }
         }
@@ -200,8 +222,14 @@ impl Recovery<'_> {
         if is_first || base <= from || self.layout.snapshots.contains(&base) {
             return Ok(());
         }
-        let meta = codec::SnapshotMeta { log_end_offset: base, durable_offset: base.min(self.durable), sealed: None, log_id: None };
-        self.side_files.push(SideFile { path: self.path(base, Kind::Snapshot), bytes: codec::encode(&self.producers, &meta) });
+        let meta = codec::SnapshotMeta {
+            log_end_offset: base,
+            durable_offset: base.min(self.durable),
+            sealed: None,
+            log_id: None,
+        };
+        self.side_files
+            .push(SideFile { path: self.path(base, Kind::Snapshot), bytes: codec::encode(&self.producers, &meta) });
         self.layout.snapshots.push(base);
         self.layout.snapshots.sort_unstable();
         Ok(())
@@ -227,7 +255,9 @@ impl Recovery<'_> {
     /// What the snapshot at a roll remembers of the segment that it closed.
     fn sealed_before(&self, base: i64) -> Result<Option<oncelog_formats::snapshot::SealedSegment>> {
         let path = self.path(base, Kind::Snapshot);
-        let Some(bytes) = self.device.read_small(&path, super::describe::SNAPSHOT_LIMIT_BYTES)? else { return Ok(None) };
+        let Some(bytes) = self.device.read_small(&path, super::describe::SNAPSHOT_LIMIT_BYTES)? else {
+            return Ok(None);
+        };
         Ok(codec::decode(&bytes).ok().and_then(|l| l.meta).and_then(|m| m.sealed))
     }
 
@@ -253,6 +283,7 @@ impl Recovery<'_> {
             file: opened.file.clone(),
             size: 0,
             next_offset: base,
+            data_end: base,
             index: index.unwrap_or_else(|| SegmentIndex::new(base, self.config)),
             aborted: opened.aborted.take().filter(|_| !rebuild).unwrap_or_default(),
             first_batch_timestamp: None,
@@ -260,6 +291,7 @@ impl Recovery<'_> {
             grown_ms: opened.modified_ms.min(self.clock.now_ms()),
             damage: None,
             persisted: !rebuild,
+            has_index_files: !rebuild,
         };
         let file = opened.file.clone();
         let end = scan(&*file, start, opened.length, base, |position, view| {
@@ -275,12 +307,19 @@ impl Recovery<'_> {
         if !rebuild {
             segment.index.restart_counter();
         }
-        (segment.size, segment.next_offset) = (end.position, end.next_offset);
+        (segment.size, segment.next_offset, segment.data_end) = (end.position, end.next_offset, end.next_offset);
         let goes_on = self.judge(&mut segment, &opened, end)?;
         Ok((segment, goes_on))
     }
 
-    fn take_batch(&mut self, segment: &mut Segment, position: u64, view: &BatchView<'_>, rebuild: bool, from: i64) -> Result<()> {
+    fn take_batch(
+        &mut self,
+        segment: &mut Segment,
+        position: u64,
+        view: &BatchView<'_>,
+        rebuild: bool,
+        from: i64,
+    ) -> Result<()> {
         let header = view.header();
         self.report.batches_scanned += 1;
         self.report.bytes_scanned += header.size_bytes() as u64;
@@ -288,12 +327,15 @@ impl Recovery<'_> {
         if rebuild {
             segment.index_batch(position, header);
             if header.partition_leader_epoch > self.epochs.latest().unwrap_or(-1) {
-                self.epochs_dirty |= self.epochs.assign(header.partition_leader_epoch, header.base_offset).unwrap_or(false);
+                self.epochs_dirty |=
+                    self.epochs.assign(header.partition_leader_epoch, header.base_offset).unwrap_or(false);
             }
         } else {
             segment.index.note_timestamp(header.max_timestamp, header.last_offset());
         }
-        if header.last_offset() >= from && let Some(batch) = incoming(view)? {
+        if header.last_offset() >= from
+            && let Some(batch) = incoming(view)?
+        {
             self.report.batches_replayed += 1;
             self.replay(segment, &batch, rebuild);
         }
@@ -303,7 +345,11 @@ impl Recovery<'_> {
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported.
     fn replay(&mut self, segment: &mut Segment, batch: &Incoming, rebuild: bool) {
         let now_ms = self.clock.now_ms();
-        let append_ms = if batch.max_timestamp < 0 { now_ms } else { batch.max_timestamp.clamp(self.append_floor_ms.min(now_ms), now_ms) };
+        let append_ms = if batch.max_timestamp < 0 {
+            now_ms
+        } else {
+            batch.max_timestamp.clamp(self.append_floor_ms.min(now_ms), now_ms)
+        };
         let options = AdmitOptions {
             origin: Origin::Replication,
             verification_enabled: false,
@@ -346,6 +392,9 @@ impl Recovery<'_> {
         let reason = match &end.stop {
             Stop::End if opened.next_base.is_some() && known_end >= end.next_offset => {
                 format!("the index knows offset {known_end}, the file ends before it")
+            }
+            Stop::End if opened.next_base.is_none() && end.next_offset < self.durable => {
+                format!("the log ends here, everything below offset {} was promised", self.durable)
             }
             Stop::End => return Ok(ControlFlow::Continue(())),
             Stop::Zeroes => "zeroes".to_string(),

@@ -13,7 +13,11 @@ impl Shared {
             state.check_writable()?;
             let offset = if before == -1 { state.high_watermark } else { before };
             if offset < 0 || offset > state.high_watermark {
-                return Err(Error::OffsetOutOfRange { offset: before, log_start_offset: state.log_start, limit: state.high_watermark });
+                return Err(Error::OffsetOutOfRange {
+                    offset: before,
+                    log_start_offset: state.log_start,
+                    limit: state.high_watermark,
+                });
             }
             if offset <= state.log_start {
                 return Ok(state.log_start);
@@ -71,7 +75,8 @@ impl Shared {
     }
 
     pub(crate) fn apply_retention(&self) -> Result<Vec<i64>> {
-        let mut deleted = self.delete_while(|state, base, _| next_base(state, base).is_some_and(|next| next <= state.log_start))?;
+        let mut deleted =
+            self.delete_while(|state, base, _| next_base(state, base).is_some_and(|next| next <= state.log_start))?;
         let config = self.config();
         if !config.cleanup_policy.deletes() {
             return Ok(deleted);
@@ -79,7 +84,9 @@ impl Shared {
         if config.retention_bytes >= 0 {
             let total: u64 = self.state.lock().segments.values().map(|s| s.size).sum();
             let excess = total.saturating_sub(config.retention_bytes as u64);
-            deleted.extend(self.delete_while(|state, base, gone| excess > 0 && gone + state.segments[&base].size <= excess)?);
+            deleted.extend(
+                self.delete_while(|state, base, gone| excess > 0 && gone + state.segments[&base].size <= excess)?,
+            );
         }
         if config.retention_ms >= 0 {
             let oldest = self.clock.now_ms().saturating_sub(config.retention_ms);

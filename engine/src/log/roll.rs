@@ -82,7 +82,12 @@ impl State {
         let offset = self.log_end();
         let bytes = oncelog_snapshot::codec::encode(
             &self.producers,
-            &oncelog_snapshot::codec::SnapshotMeta { log_end_offset: offset, durable_offset: self.progress.durable_offset, sealed, log_id: None },
+            &oncelog_snapshot::codec::SnapshotMeta {
+                log_end_offset: offset,
+                durable_offset: self.progress.durable_offset,
+                sealed,
+                log_id: None,
+            },
         );
         SideFile { path: shared.dir.join(segment_file_name(offset, Kind::Snapshot)), bytes }
     }
@@ -90,7 +95,11 @@ impl State {
 
 impl Shared {
     /// Prepares what is missing with the lock released. Out of space is an error and changes nothing.
-    pub(super) fn make_space<'a>(&'a self, mut state: MutexGuard<'a, State>, need: Need) -> Result<MutexGuard<'a, State>> {
+    pub(super) fn make_space<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        need: Need,
+    ) -> Result<MutexGuard<'a, State>> {
         if state.preparing {
             self.moved.wait(&mut state);
             return Ok(state);
@@ -118,7 +127,11 @@ impl Shared {
         Ok(state)
     }
 
-    fn make_spare(&self, state: &mut MutexGuard<'_, State>, need: u64) -> std::result::Result<(), oncelog_device::DeviceError> {
+    fn make_spare(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        need: u64,
+    ) -> std::result::Result<(), oncelog_device::DeviceError> {
         let to = state.step_to(need, state.active().size / 4);
         if let Some(spare) = &state.spare {
             let (file, from) = (spare.file.clone(), spare.prepared);
@@ -155,7 +168,9 @@ impl Shared {
             return;
         }
         let spare = state.spare.take().expect("space was made sure of");
-        let (number, size) = (state.progress.accepted, state.active().size);
+        // The end of one segment and the birth of the next count like appends: whoever waits for them waits for the device.
+        state.progress.accepted += 2;
+        let (number, size) = (state.progress.accepted - 1, state.active().size);
         let nothing_new = state.staging.pending_bytes() == 0;
         let mut group = take_staging(state, number, Some(size));
         if nothing_new {
@@ -175,6 +190,7 @@ impl Shared {
                 file: spare.file,
                 size: 0,
                 next_offset: base_offset,
+                data_end: base_offset,
                 index: SegmentIndex::new(base_offset, &state.config),
                 aborted: Vec::new(),
                 first_batch_timestamp: None,
@@ -182,6 +198,7 @@ impl Shared {
                 grown_ms: now_ms,
                 damage: None,
                 persisted: true,
+                has_index_files: false,
             },
         );
         state.prepared = spare.prepared;

@@ -26,6 +26,8 @@ pub(crate) struct Segment {
     pub file: Arc<dyn DeviceFile>,
     pub size: u64,
     pub next_offset: i64,
+    /// Offset behind the last batch: below `next_offset` after a truncation inside a batch.
+    pub data_end: i64,
     pub index: SegmentIndex,
     pub aborted: Vec<AbortedTxn>,
     /// Largest timestamp of the first batch: the clock of time-based rolling.
@@ -37,6 +39,8 @@ pub(crate) struct Segment {
     pub damage: Option<Damage>,
     /// The side files on disk say what memory says.
     pub persisted: bool,
+    /// Index files exist, as Kafka expects of every segment; those of the active one say nothing yet.
+    pub has_index_files: bool,
 }
 
 impl Segment {
@@ -247,8 +251,18 @@ impl State {
 
     /// The inequalities that hold between operations.
     pub fn check_order(&self) {
-        debug_assert!(self.log_start <= self.high_watermark, "log start {} above the high watermark {}", self.log_start, self.high_watermark);
-        debug_assert!(self.high_watermark <= self.log_end(), "high watermark {} above the end {}", self.high_watermark, self.log_end());
+        debug_assert!(
+            self.log_start <= self.high_watermark,
+            "log start {} above the high watermark {}",
+            self.log_start,
+            self.high_watermark
+        );
+        debug_assert!(
+            self.high_watermark <= self.log_end(),
+            "high watermark {} above the end {}",
+            self.high_watermark,
+            self.log_end()
+        );
     }
 
     /// The segment that holds `offset` or would: the last whose base is not above it.

@@ -97,9 +97,10 @@ impl Shared {
         self.store_after_truncation(offset)
     }
 
-    /// No later crash may take what comes now for something that was synced already.
+    /// No later crash may take what comes now for something that was synced already, or miss what is cut now.
     fn lower_recovery_point(&self, state: &State, offset: i64) -> Result<()> {
-        let offsets = Offsets { recovery_point: Some(offset.min(state.progress.durable_offset)), ..Offsets::default() };
+        let base = state.segment_of(offset).map_or(offset, |segment| segment.base_offset);
+        let offsets = Offsets { recovery_point: Some(base.min(state.progress.durable_offset)), ..Offsets::default() };
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
         Ok(())
     }
@@ -153,7 +154,9 @@ impl Shared {
 /// Half a truncation on disk is for the next opening to finish: nothing goes on until then.
 fn give_up(state: &mut State, error: Error) -> Error {
     match &error {
-        Error::Device(failure) | Error::StorageFull(failure) | Error::Storage(failure) => latch(state, (**failure).clone()),
+        Error::Device(failure) | Error::StorageFull(failure) | Error::Storage(failure) => {
+            latch(state, (**failure).clone())
+        }
         _ => {
             state.closed = true;
             error

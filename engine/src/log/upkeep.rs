@@ -11,7 +11,7 @@ use oncelog_formats::{epoch_checkpoint, txn_index};
 
 use super::Shared;
 use super::roll::Need;
-use super::state::{SideFile, State, padded_length};
+use super::state::{Segment, SideFile, State, padded_length};
 use super::types::Ack;
 use crate::checkpoints::Offsets;
 use crate::error::Result;
@@ -24,7 +24,10 @@ impl Shared {
             if state.closed || state.latch.is_some() {
                 return Ok(());
             }
-            (state.staged_bytes() > 0 || state.staging.birth.is_some(), state.progress.durable_wanted > state.progress.durable)
+            (
+                state.staged_bytes() > 0 || state.staging.birth.is_some(),
+                state.progress.durable_wanted > state.progress.durable,
+            )
         };
         if staged || lag {
             self.commit_all(if lag { Ack::Durable } else { Ack::Written })?;
@@ -41,7 +44,7 @@ impl Shared {
         }
         let size = state.active().size;
         let ahead = padded_length(64 << 10) as u64;
-        let full = state.config.segment_bytes as u64;
+        let full = state.config.segment_bytes;
         let need = if state.prepared < (size + ahead).min(full) {
             Need::Active((size + ahead).min(full))
         } else if state.spare.is_none() && size > full / 2 {
@@ -86,13 +89,16 @@ impl Shared {
         self.persist_epochs()
     }
 
-    /// Indexes of every sealed segment that are not on disk yet.
+    /// Indexes of every sealed segment that are not on disk yet, and some file for the active one.
     fn persist_sealed(&self) -> Result<()> {
         loop {
             let (base, files) = {
                 let state = self.state.lock();
                 let active = state.active().base_offset;
-                let Some(segment) = state.segments.range(..active).map(|(_, s)| s).find(|s| !s.persisted && s.damage.is_none()) else {
+                let due = |s: &&Segment| {
+                    s.damage.is_none() && ((!s.persisted && s.base_offset < active) || !s.has_index_files)
+                };
+                let Some(segment) = state.segments.values().find(due) else {
                     return Ok(());
                 };
                 (segment.base_offset, self.index_files(&state, segment.base_offset))
@@ -102,6 +108,7 @@ impl Shared {
             }
             if let Some(segment) = self.state.lock().segments.get_mut(&base) {
                 segment.persisted = true;
+                segment.has_index_files = true;
             }
         }
     }
@@ -167,19 +174,20 @@ impl Shared {
         self.commit_all(Ack::Durable)?;
         let _one = self.upkeep.lock();
         self.write_side_files()?;
-        let offsets = {
+        let (offsets, durable) = {
             let state = self.state.lock();
             state.check_usable()?;
-            self.checkpoint_offsets(&state)
+            (self.checkpoint_offsets(&state), state.progress.durable_offset)
         };
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
-        Ok(offsets.recovery_point.unwrap_or(0))
+        Ok(durable)
     }
 
     pub(super) fn checkpoint_offsets(&self, state: &State) -> Offsets {
         let first_base = *state.segments.first_key_value().expect("a log has a segment").0;
         Offsets {
-            recovery_point: Some(state.progress.durable_offset),
+            // Offsets that a truncation left empty are no promise of data.
+            recovery_point: Some(state.progress.durable_offset.min(state.active().data_end)),
             log_start: Some((state.log_start, state.log_start > first_base)),
             high_watermark: Some(state.high_watermark),
         }

@@ -3,9 +3,9 @@
 pub(crate) mod scan;
 pub(crate) mod walk;
 
+use oncelog_formats::BatchView;
 use oncelog_formats::batch::NO_PRODUCER_ID;
 use oncelog_formats::control::ControlType;
-use oncelog_formats::BatchView;
 use oncelog_snapshot::{Incoming, Marker};
 
 use crate::error::Result;
@@ -37,7 +37,11 @@ fn marker(view: &BatchView<'_>) -> Marker {
     }
     match view.control() {
         Ok(control) if matches!(control.kind, ControlType::Abort | ControlType::Commit) => match control.marker {
-            Some(end) => Marker::EndTxn { commit: end.commit, coordinator_epoch: end.coordinator_epoch, timestamp: control.timestamp },
+            Some(end) => Marker::EndTxn {
+                commit: end.commit,
+                coordinator_epoch: end.coordinator_epoch,
+                timestamp: control.timestamp,
+            },
             None => Marker::Other,
         },
         _ => Marker::Other,

@@ -15,10 +15,7 @@ pub fn frame_in_memory(bytes: &[u8]) -> Result<Option<usize>> {
     let [.., a, b, c, d] = *overhead;
     let length = i32::from_be_bytes([a, b, c, d]);
     if length < MIN_LENGTH {
-        return Err(FormatError::BadLength {
-            what: WHAT,
-            value: i64::from(length),
-        });
+        return Err(FormatError::BadLength { what: WHAT, value: i64::from(length) });
     }
     let Some((&[.., magic], _)) = bytes.split_first_chunk::<FRAME_BYTES>() else {
         return Ok(None);
@@ -43,11 +40,7 @@ impl<'a> Batches<'a> {
     /// Over `bytes`, which begin with a batch.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            position: 0,
-            failed: false,
-        }
+        Self { rest: bytes, position: 0, failed: false }
     }
 
     /// Bytes of all batches given so far: where the next one begins.

@@ -101,11 +101,7 @@ impl BatchHeader {
     /// length field leaves no room for a header. Magic and CRC are not looked at.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let Ok((raw, _)) = RawHeader::ref_from_prefix(bytes) else {
-            return Err(FormatError::Truncated {
-                what: WHAT,
-                need: HEADER_BYTES,
-                have: bytes.len(),
-            });
+            return Err(FormatError::Truncated { what: WHAT, need: HEADER_BYTES, have: bytes.len() });
         };
         let header = Self {
             base_offset: raw.base_offset.get(),
@@ -123,10 +119,7 @@ impl BatchHeader {
             record_count: raw.record_count.get(),
         };
         if header.size_bytes() < HEADER_BYTES {
-            return Err(FormatError::BadLength {
-                what: WHAT,
-                value: i64::from(header.batch_length),
-            });
+            return Err(FormatError::BadLength { what: WHAT, value: i64::from(header.batch_length) });
         }
         Ok(header)
     }
@@ -154,15 +147,13 @@ impl BatchHeader {
     /// Bytes of the whole batch. 0 where the length field is negative, which no parsed header has.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        usize::try_from(self.batch_length)
-            .map_or(0, |length| length.saturating_add(LOG_OVERHEAD_BYTES))
+        usize::try_from(self.batch_length).map_or(0, |length| length.saturating_add(LOG_OVERHEAD_BYTES))
     }
 
     /// Offset of the last record the batch was written with.
     #[must_use]
     pub fn last_offset(&self) -> i64 {
-        self.base_offset
-            .saturating_add(i64::from(self.last_offset_delta))
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
     }
 
     /// The offset behind the batch.
@@ -202,11 +193,7 @@ impl BatchHeader {
     /// Whose clock the timestamps are from.
     #[must_use]
     pub fn timestamp_type(&self) -> TimestampType {
-        if self.attributes & LOG_APPEND_TIME != 0 {
-            TimestampType::LogAppendTime
-        } else {
-            TimestampType::CreateTime
-        }
+        if self.attributes & LOG_APPEND_TIME != 0 { TimestampType::LogAppendTime } else { TimestampType::CreateTime }
     }
 
     /// Milliseconds after which compaction may drop the batch's tombstones and markers, once that is decided.

@@ -23,11 +23,7 @@ pub fn stamp(batch: &mut [u8], base_offset: i64, leader_epoch: i32) -> Result<()
 pub fn set_timestamps(batch: &mut [u8], kind: TimestampType, max_timestamp: i64) -> Result<bool> {
     let header = BatchHeader::parse(batch)?;
     let (need, have) = (header.size_bytes(), batch.len());
-    let batch = batch.get_mut(..need).ok_or(FormatError::Truncated {
-        what: WHAT,
-        need,
-        have,
-    })?;
+    let batch = batch.get_mut(..need).ok_or(FormatError::Truncated { what: WHAT, need, have })?;
     if header.timestamp_type() == kind && header.max_timestamp == max_timestamp {
         return Ok(false);
     }
@@ -37,8 +33,7 @@ pub fn set_timestamps(batch: &mut [u8], kind: TimestampType, max_timestamp: i64)
         TimestampType::LogAppendTime => LOG_APPEND_TIME,
     };
     let raw = raw_header(batch)?;
-    raw.attributes
-        .set(header.attributes & KNOWN & !LOG_APPEND_TIME | clock);
+    raw.attributes.set(header.attributes & KNOWN & !LOG_APPEND_TIME | clock);
     raw.max_timestamp.set(max_timestamp);
     seal(batch)?;
     Ok(true)
@@ -55,10 +50,6 @@ fn raw_header(batch: &mut [u8]) -> Result<&mut RawHeader> {
     let have = batch.len();
     match RawHeader::mut_from_prefix(batch) {
         Ok((raw, _)) => Ok(raw),
-        Err(_) => Err(FormatError::Truncated {
-            what: WHAT,
-            need: HEADER_BYTES,
-            have,
-        }),
+        Err(_) => Err(FormatError::Truncated { what: WHAT, need: HEADER_BYTES, have }),
     }
 }

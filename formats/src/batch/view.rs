@@ -17,18 +17,12 @@ impl<'a> BatchView<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Self> {
         let header = BatchHeader::parse(bytes)?;
         if header.magic != MAGIC {
-            return Err(FormatError::BadMagic {
-                magic: header.magic,
-            });
+            return Err(FormatError::BadMagic { magic: header.magic });
         }
         let need = header.size_bytes();
         match bytes.get(..need) {
             Some(bytes) => Ok(Self { header, bytes }),
-            None => Err(FormatError::Truncated {
-                what: WHAT,
-                need,
-                have: bytes.len(),
-            }),
+            None => Err(FormatError::Truncated { what: WHAT, need, have: bytes.len() }),
         }
     }
 
@@ -54,15 +48,7 @@ impl<'a> BatchView<'a> {
     pub fn verify_crc(&self) -> Result<()> {
         let stored = self.header.crc;
         let computed = crc32c(&self.bytes[CRC_START..]);
-        if stored == computed {
-            Ok(())
-        } else {
-            Err(FormatError::CrcMismatch {
-                what: WHAT,
-                stored,
-                computed,
-            })
-        }
+        if stored == computed { Ok(()) } else { Err(FormatError::CrcMismatch { what: WHAT, stored, computed }) }
     }
 
     /// Whether the stored CRC is that of the bytes.

@@ -28,13 +28,9 @@ pub(super) fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     output.extend_from_slice(&DESCRIPTOR);
     let mut buffer = vec![0; block::get_maximum_output_size(bytes.len().min(BLOCK_BYTES))];
     for chunk in bytes.chunks(BLOCK_BYTES) {
-        let size = block::compress_into(chunk, &mut buffer)
-            .map_err(|_| FormatError::Compress(Compression::Lz4))?;
-        let (mark, body) = if size < chunk.len() {
-            (size as u32, &buffer[..size])
-        } else {
-            (chunk.len() as u32 | STORED, chunk)
-        };
+        let size = block::compress_into(chunk, &mut buffer).map_err(|_| FormatError::Compress(Compression::Lz4))?;
+        let (mark, body) =
+            if size < chunk.len() { (size as u32, &buffer[..size]) } else { (chunk.len() as u32 | STORED, chunk) };
         output.extend_from_slice(&mark.to_le_bytes());
         output.extend_from_slice(body);
     }
@@ -51,9 +47,7 @@ pub(super) fn decompress(bytes: &[u8], limit_bytes: usize) -> Result<Vec<u8>> {
         if mark == 0 {
             return Ok(output);
         }
-        let (body, after) = after
-            .split_at_checked((mark & !STORED) as usize)
-            .ok_or(REFUSED)?;
+        let (body, after) = after.split_at_checked((mark & !STORED) as usize).ok_or(REFUSED)?;
         if body.len() > frame.block_bytes {
             return Err(REFUSED);
         }
@@ -67,12 +61,7 @@ pub(super) fn decompress(bytes: &[u8], limit_bytes: usize) -> Result<Vec<u8>> {
     }
 }
 
-fn decompress_block(
-    body: &[u8],
-    block_bytes: usize,
-    output: &mut Vec<u8>,
-    limit_bytes: usize,
-) -> Result<()> {
+fn decompress_block(body: &[u8], block_bytes: usize, output: &mut Vec<u8>, limit_bytes: usize) -> Result<()> {
     let possible = body.len().saturating_mul(MAX_RATIO).min(block_bytes);
     let room = possible.min(limit_bytes - output.len());
     reserve(output, room, limit_bytes)?;
@@ -118,25 +107,13 @@ impl Frame {
             return Err(REFUSED);
         }
         let block_checksum_bytes = if flags & 0b1_0000 != 0 { 4 } else { 0 };
-        Ok((
-            Self {
-                block_bytes,
-                block_checksum_bytes,
-            },
-            rest,
-        ))
+        Ok((Self { block_bytes, block_checksum_bytes }, rest))
     }
 }
 
 /// The second byte of XXH32, here for fewer than 16 bytes only.
 pub(super) fn header_checksum(bytes: &[u8]) -> u8 {
-    const PRIMES: [u32; 5] = [
-        0x9e37_79b1,
-        0x85eb_ca77,
-        0xc2b2_ae3d,
-        0x27d4_eb2f,
-        0x1656_67b1,
-    ];
+    const PRIMES: [u32; 5] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1];
     debug_assert!(bytes.len() < 16);
     let mut hash = PRIMES[4].wrapping_add(bytes.len() as u32);
     let (lanes, tail) = bytes.as_chunks::<4>();

@@ -24,9 +24,7 @@ pub(super) fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = snap::raw::Encoder::new();
     let mut block = vec![0; snap::raw::max_compress_len(bytes.len().min(BLOCK_BYTES))];
     for chunk in bytes.chunks(BLOCK_BYTES) {
-        let size = encoder
-            .compress(chunk, &mut block)
-            .map_err(|_| FormatError::Compress(Compression::Snappy))?;
+        let size = encoder.compress(chunk, &mut block).map_err(|_| FormatError::Compress(Compression::Snappy))?;
         output.extend_from_slice(&(size as u32).to_be_bytes());
         output.extend_from_slice(&block[..size]);
     }
@@ -67,8 +65,6 @@ fn decompress_block(block: &[u8], output: &mut Vec<u8>, limit_bytes: usize) -> R
     reserve(output, size, limit_bytes)?;
     let start = output.len();
     output.resize(start + size, 0);
-    snap::raw::Decoder::new()
-        .decompress(block, &mut output[start..])
-        .map_err(|_| REFUSED)?;
+    snap::raw::Decoder::new().decompress(block, &mut output[start..]).map_err(|_| REFUSED)?;
     Ok(())
 }

@@ -5,8 +5,7 @@ use super::*;
 
 /// The codecs of this build that do something.
 fn codecs() -> Vec<Compression> {
-    let built =
-        |codec: &Compression| compress(*codec, b"x") != Err(FormatError::CodecUnavailable(*codec));
+    let built = |codec: &Compression| compress(*codec, b"x") != Err(FormatError::CodecUnavailable(*codec));
     Compression::ALL.into_iter().skip(1).filter(built).collect()
 }
 
@@ -22,14 +21,7 @@ fn samples() -> Vec<Vec<u8>> {
         .collect()
     };
     let words = b"exactly once, ".repeat(20_000);
-    alloc::vec![
-        Vec::new(),
-        b"a".to_vec(),
-        words,
-        noise(1000),
-        noise(200_000),
-        [0; 300_000].to_vec()
-    ]
+    alloc::vec![Vec::new(), b"a".to_vec(), words, noise(1000), noise(200_000), [0; 300_000].to_vec()]
 }
 
 #[test]
@@ -38,18 +30,8 @@ fn what_is_compressed_comes_back_within_a_limit_that_just_fits() {
         for sample in samples() {
             let packed = compress(codec, &sample).unwrap();
             let output = decompress(codec, &packed, sample.len()).unwrap();
-            assert!(
-                output == sample,
-                "{} of {} bytes",
-                codec.name(),
-                sample.len()
-            );
-            assert!(
-                output.capacity() <= sample.len(),
-                "{} took {}",
-                codec.name(),
-                output.capacity()
-            );
+            assert!(output == sample, "{} of {} bytes", codec.name(), sample.len());
+            assert!(output.capacity() <= sample.len(), "{} took {}", codec.name(), output.capacity());
         }
     }
 }
@@ -61,13 +43,7 @@ fn one_byte_over_the_limit_is_too_large() {
             let packed = compress(codec, sample).unwrap();
             let limit_bytes = sample.len() - 1;
             let refused = decompress(codec, &packed, limit_bytes).err();
-            assert_eq!(
-                refused,
-                Some(too_large(limit_bytes)),
-                "{} of {} bytes",
-                codec.name(),
-                sample.len()
-            );
+            assert_eq!(refused, Some(too_large(limit_bytes)), "{} of {} bytes", codec.name(), sample.len());
         }
     }
 }
@@ -77,20 +53,10 @@ fn a_cut_off_input_is_refused() {
     for codec in codecs() {
         let packed = compress(codec, b"some bytes, some bytes, some bytes").unwrap();
         // Snappy's framing has no end: where a block ends is a whole stream.
-        let ends = if codec == Compression::Snappy {
-            &[16][..]
-        } else {
-            &[]
-        };
+        let ends = if codec == Compression::Snappy { &[16][..] } else { &[] };
         for length in 1..packed.len() {
-            let refused =
-                decompress(codec, &packed[..length], 1000) == Err(FormatError::Decompress(codec));
-            assert_eq!(
-                refused,
-                !ends.contains(&length),
-                "{} cut at {length}",
-                codec.name()
-            );
+            let refused = decompress(codec, &packed[..length], 1000) == Err(FormatError::Decompress(codec));
+            assert_eq!(refused, !ends.contains(&length), "{} cut at {length}", codec.name());
         }
     }
 }
@@ -100,10 +66,7 @@ fn ids_and_names_are_kafkas() {
     let names: Vec<_> = Compression::ALL.map(Compression::name).into();
     assert_eq!(names, ["none", "gzip", "snappy", "lz4", "zstd"]);
     for (id, codec) in Compression::ALL.into_iter().enumerate() {
-        assert_eq!(
-            (codec.id(), Compression::from_id(id as u8)),
-            (id as u8, Ok(codec))
-        );
+        assert_eq!((codec.id(), Compression::from_id(id as u8)), (id as u8, Ok(codec)));
         assert_eq!(Compression::from_name(codec.name()), Ok(codec));
     }
     assert_eq!(Compression::from_id(5), Err(FormatError::UnknownCodec(5)));
@@ -118,12 +81,7 @@ fn gzip_members_and_zstd_frames_may_follow_each_other() {
             continue;
         };
         let joined = [first, compress(codec, b"two").unwrap()].concat();
-        assert_eq!(
-            decompress(codec, &joined, 100).as_deref(),
-            Ok(&b"one two"[..]),
-            "{}",
-            codec.name()
-        );
+        assert_eq!(decompress(codec, &joined, 100).as_deref(), Ok(&b"one two"[..]), "{}", codec.name());
     }
 }
 
@@ -131,16 +89,10 @@ fn gzip_members_and_zstd_frames_may_follow_each_other() {
 #[test]
 fn snappy_is_also_read_raw_and_joined() {
     let raw = snap::raw::Encoder::new().compress_vec(b"one ").unwrap();
-    assert_eq!(
-        decompress(Compression::Snappy, &raw, 100).as_deref(),
-        Ok(&b"one "[..])
-    );
+    assert_eq!(decompress(Compression::Snappy, &raw, 100).as_deref(), Ok(&b"one "[..]));
     let framed = compress(Compression::Snappy, b"two").unwrap();
     let joined = framed.repeat(2);
-    assert_eq!(
-        decompress(Compression::Snappy, &joined, 100).as_deref(),
-        Ok(&b"twotwo"[..])
-    );
+    assert_eq!(decompress(Compression::Snappy, &joined, 100).as_deref(), Ok(&b"twotwo"[..]));
 }
 
 #[cfg(feature = "snappy")]
@@ -149,10 +101,7 @@ fn a_snappy_block_that_claims_more_than_it_can_hold_allocates_nothing() {
     // A length of 2^32-1 and one literal.
     let claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00, b'x'];
     let refused = FormatError::Decompress(Compression::Snappy);
-    assert_eq!(
-        decompress(Compression::Snappy, &claim, usize::MAX),
-        Err(refused)
-    );
+    assert_eq!(decompress(Compression::Snappy, &claim, usize::MAX), Err(refused));
 }
 
 #[cfg(feature = "zstd")]
@@ -162,16 +111,10 @@ fn a_zstd_frame_that_claims_more_than_it_holds_is_not_believed() {
     let claim = b"\x28\xb5\x2f\xfd\xa0\0\0\0\x40\x01\0\0";
     let refused = FormatError::Decompress(Compression::Zstd);
     // Growing to this limit would not be "refused", it would be an abort.
-    assert_eq!(
-        decompress(Compression::Zstd, claim, usize::MAX >> 1),
-        Err(refused)
-    );
+    assert_eq!(decompress(Compression::Zstd, claim, usize::MAX >> 1), Err(refused));
     // No content size, a window of 128 MiB, one raw block.
     let wide = b"\x28\xb5\x2f\xfd\0\x88\x19\0\0abc";
-    assert_eq!(
-        decompress(Compression::Zstd, wide, 3).as_deref(),
-        Ok(&b"abc"[..])
-    );
+    assert_eq!(decompress(Compression::Zstd, wide, 3).as_deref(), Ok(&b"abc"[..]));
 }
 
 #[cfg(feature = "lz4")]
@@ -179,10 +122,7 @@ fn a_zstd_frame_that_claims_more_than_it_holds_is_not_believed() {
 fn lz4_writes_kafkas_header_and_reads_the_optional_parts() {
     let refused = Err(FormatError::Decompress(Compression::Lz4));
     let packed = compress(Compression::Lz4, b"abc").unwrap();
-    assert_eq!(
-        packed,
-        b"\x04\x22\x4d\x18\x60\x40\x82\x03\0\0\x80abc\0\0\0\0"
-    );
+    assert_eq!(packed, b"\x04\x22\x4d\x18\x60\x40\x82\x03\0\0\x80abc\0\0\0\0");
     let mut bad_checksum = packed.clone();
     bad_checksum[6] ^= 1;
     assert_eq!(decompress(Compression::Lz4, &bad_checksum, 100), refused);
@@ -194,10 +134,7 @@ fn lz4_writes_kafkas_header_and_reads_the_optional_parts() {
     let full = b"\x04\x22\x4d\x18\x7c\x70\x03\0\0\0\0\0\0\0\x00\x03\0\0\x80abc\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff";
     let mut full = full.to_vec();
     full[14] = lz4::header_checksum(&full[4..14]);
-    assert_eq!(
-        decompress(Compression::Lz4, &full, 100).as_deref(),
-        Ok(&b"abc"[..])
-    );
+    assert_eq!(decompress(Compression::Lz4, &full, 100).as_deref(), Ok(&b"abc"[..]));
 }
 
 proptest::proptest! {

@@ -15,18 +15,13 @@ const OUTPUT_TOO_SMALL: usize = 0usize.wrapping_sub(70);
 const FIRST_BYTES: usize = 1024;
 
 pub(super) fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
-    zstd::bulk::compress(bytes, zstd::DEFAULT_COMPRESSION_LEVEL)
-        .map_err(|_| FormatError::Compress(Compression::Zstd))
+    zstd::bulk::compress(bytes, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(|_| FormatError::Compress(Compression::Zstd))
 }
 
 pub(super) fn decompress(bytes: &[u8], limit_bytes: usize) -> Result<Vec<u8>> {
     const REFUSED: FormatError = FormatError::Decompress(Compression::Zstd);
     let mut context = DCtx::try_create().ok_or(REFUSED)?;
-    let mut capacity = bytes
-        .len()
-        .saturating_mul(4)
-        .max(FIRST_BYTES)
-        .min(limit_bytes);
+    let mut capacity = bytes.len().saturating_mul(4).max(FIRST_BYTES).min(limit_bytes);
     loop {
         let mut output = Vec::with_capacity(capacity);
         match context.decompress(&mut output, bytes) {

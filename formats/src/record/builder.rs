@@ -5,9 +5,8 @@
 use alloc::vec::Vec;
 
 use crate::batch::{
-    BatchHeader, CONTROL, DELETE_HORIZON, HEADER_BYTES, LOG_APPEND_TIME, LOG_OVERHEAD_BYTES, MAGIC,
-    NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TRANSACTIONAL,
-    TimestampType, seal,
+    BatchHeader, CONTROL, DELETE_HORIZON, HEADER_BYTES, LOG_APPEND_TIME, LOG_OVERHEAD_BYTES, MAGIC, NO_LEADER_EPOCH,
+    NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TRANSACTIONAL, TimestampType, seal,
 };
 use crate::compress::{Compression, compress};
 use crate::error::{FormatError, Result};
@@ -69,12 +68,7 @@ impl BatchBuilder {
             record_count: None,
             delete_horizon: None,
         };
-        Self {
-            settings,
-            bytes: Vec::new(),
-            written: Written::default(),
-            error: None,
-        }
+        Self { settings, bytes: Vec::new(), written: Written::default(), error: None }
     }
 
     /// Sets the base offset.
@@ -159,10 +153,7 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[HeaderToWrite<'_>],
     ) -> &mut Self {
-        let delta = self
-            .written
-            .last_offset_delta
-            .map_or(0, |last| last.wrapping_add(1));
+        let delta = self.written.last_offset_delta.map_or(0, |last| last.wrapping_add(1));
         self.append_with_delta(delta, timestamp, key, value, headers)
     }
 
@@ -175,17 +166,8 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[HeaderToWrite<'_>],
     ) -> &mut Self {
-        let base = *self
-            .written
-            .base_timestamp
-            .get_or_insert(self.settings.delete_horizon.unwrap_or(timestamp));
-        let record = RecordToWrite {
-            timestamp_delta: timestamp.wrapping_sub(base),
-            offset_delta,
-            key,
-            value,
-            headers,
-        };
+        let base = *self.written.base_timestamp.get_or_insert(self.settings.delete_horizon.unwrap_or(timestamp));
+        let record = RecordToWrite { timestamp_delta: timestamp.wrapping_sub(base), offset_delta, key, value, headers };
         if self.bytes.is_empty() {
             self.bytes.resize(HEADER_BYTES, 0);
         }
@@ -209,11 +191,7 @@ impl BatchBuilder {
             return Err(error);
         }
         bytes.resize(bytes.len().max(HEADER_BYTES), 0);
-        let compression = if written.count == 0 {
-            Compression::None
-        } else {
-            self.settings.compression
-        };
+        let compression = if written.count == 0 { Compression::None } else { self.settings.compression };
         if compression != Compression::None {
             let body = compress(compression, &bytes[HEADER_BYTES..])?;
             bytes.truncate(HEADER_BYTES);
@@ -235,12 +213,7 @@ impl BatchBuilder {
 
 impl Settings {
     /// The header of a batch of `size_bytes`, its CRC still 0.
-    fn header(
-        &self,
-        written: Written,
-        compression: Compression,
-        size_bytes: usize,
-    ) -> Result<BatchHeader> {
+    fn header(&self, written: Written, compression: Compression, size_bytes: usize) -> Result<BatchHeader> {
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         Ok(BatchHeader {
             base_offset: self.base_offset,
@@ -249,18 +222,9 @@ impl Settings {
             magic: MAGIC,
             crc: 0,
             attributes: self.attributes | i16::from(compression.id()),
-            last_offset_delta: self
-                .last_offset_delta
-                .or(written.last_offset_delta)
-                .unwrap_or(0),
-            base_timestamp: written
-                .base_timestamp
-                .or(self.delete_horizon)
-                .unwrap_or(NO_TIMESTAMP),
-            max_timestamp: self
-                .max_timestamp
-                .or(written.max_timestamp)
-                .unwrap_or(NO_TIMESTAMP),
+            last_offset_delta: self.last_offset_delta.or(written.last_offset_delta).unwrap_or(0),
+            base_timestamp: written.base_timestamp.or(self.delete_horizon).unwrap_or(NO_TIMESTAMP),
+            max_timestamp: self.max_timestamp.or(written.max_timestamp).unwrap_or(NO_TIMESTAMP),
             producer_id,
             producer_epoch,
             base_sequence,
@@ -297,10 +261,7 @@ impl RecordToWrite<'_> {
 
     /// Bytes of the record without its length field.
     fn size_bytes(&self) -> usize {
-        let headers = self
-            .headers
-            .iter()
-            .map(|&(key, value)| nullable_bytes(Some(key)) + nullable_bytes(value));
+        let headers = self.headers.iter().map(|&(key, value)| nullable_bytes(Some(key)) + nullable_bytes(value));
         1 + size_bytes(self.timestamp_delta)
             + size_bytes(i64::from(self.offset_delta))
             + nullable_bytes(self.key)
@@ -320,8 +281,5 @@ fn nullable_bytes(field: Option<&[u8]>) -> usize {
 }
 
 fn length(what: &'static str, size: usize) -> Result<i32> {
-    i32::try_from(size).map_err(|_| FormatError::OutOfRange {
-        what,
-        value: size as i64,
-    })
+    i32::try_from(size).map_err(|_| FormatError::OutOfRange { what, value: size as i64 })
 }

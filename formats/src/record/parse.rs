@@ -29,11 +29,8 @@ impl<'a> Record<'a> {
     /// Takes the next record off the front of `bytes`.
     pub(super) fn take(bytes: &mut &'a [u8], batch: &BatchHeader) -> Result<Self> {
         let mut rest = *bytes;
-        let length =
-            usize::try_from(take_i32(&mut rest)?).map_err(|_| invalid("negative record length"))?;
-        let (mut body, rest) = rest
-            .split_at_checked(length)
-            .ok_or(invalid("record is cut off"))?;
+        let length = usize::try_from(take_i32(&mut rest)?).map_err(|_| invalid("negative record length"))?;
+        let (mut body, rest) = rest.split_at_checked(length).ok_or(invalid("record is cut off"))?;
         let body = &mut body;
         let (&attributes, after) = body.split_first().ok_or(invalid("record is empty"))?;
         *body = after;
@@ -73,15 +70,11 @@ pub struct Headers<'a> {
 impl<'a> Headers<'a> {
     /// Takes count and headers off the front of `bytes`, checking each.
     fn take(bytes: &mut &'a [u8]) -> Result<Self> {
-        let count =
-            usize::try_from(take_i32(bytes)?).map_err(|_| invalid("negative header count"))?;
+        let count = usize::try_from(take_i32(bytes)?).map_err(|_| invalid("negative header count"))?;
         if count > bytes.len() {
             return Err(invalid("more headers than bytes"));
         }
-        let headers = Self {
-            rest: bytes,
-            remaining: count,
-        };
+        let headers = Self { rest: bytes, remaining: count };
         for _ in 0..count {
             take_header(bytes)?;
         }
@@ -114,9 +107,7 @@ fn take_nullable<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
     let Ok(length) = usize::try_from(take_i32(bytes)?) else {
         return Ok(None);
     };
-    let (field, rest) = bytes
-        .split_at_checked(length)
-        .ok_or(invalid("field is longer than its record"))?;
+    let (field, rest) = bytes.split_at_checked(length).ok_or(invalid("field is longer than its record"))?;
     *bytes = rest;
     Ok(Some(field))
 }

@@ -39,29 +39,10 @@ fn a_count_that_is_not_true_is_an_error_both_ways() {
             continue;
         }
         assert_eq!(validate(&three(codec, 3)), Ok(()));
-        assert_eq!(
-            validate(&three(codec, 5)),
-            invalid("number is cut off"),
-            "{}",
-            codec.name()
-        );
-        assert_eq!(
-            validate(&three(codec, 2)),
-            invalid("bytes behind the last record"),
-            "{}",
-            codec.name()
-        );
-        assert_eq!(
-            validate(&three(codec, -1)),
-            invalid("record count is negative"),
-            "{}",
-            codec.name()
-        );
-        assert_eq!(
-            validate(&three(codec, 0)),
-            Ok(()),
-            "Kafka does not look at the body then"
-        );
+        assert_eq!(validate(&three(codec, 5)), invalid("number is cut off"), "{}", codec.name());
+        assert_eq!(validate(&three(codec, 2)), invalid("bytes behind the last record"), "{}", codec.name());
+        assert_eq!(validate(&three(codec, -1)), invalid("record count is negative"), "{}", codec.name());
+        assert_eq!(validate(&three(codec, 0)), Ok(()), "Kafka does not look at the body then");
     }
 }
 
@@ -84,14 +65,8 @@ fn every_break_of_a_record_is_named() {
         (b"\x0c\0\0\0\x06\x01\0", "field is longer than its record"),
         (b"\x0c\0\0\0\x01\x01\x01", "negative header count"),
         (b"\x0e\0\0\0\x01\x01\x04\x00", "more headers than bytes"),
-        (
-            b"\x10\0\0\0\x01\x01\x02\x01\x01",
-            "negative header key length",
-        ),
-        (
-            b"\x0e\0\0\0\x01\x01\0\0",
-            "record is shorter than its length",
-        ),
+        (b"\x10\0\0\0\x01\x01\x02\x01\x01", "negative header key length"),
+        (b"\x0e\0\0\0\x01\x01\0\0", "record is shorter than its length"),
     ] {
         assert_eq!(validate(&with_body(body)), invalid(reason), "{body:?}");
     }
@@ -103,29 +78,19 @@ fn any_negative_length_is_null() {
     let bytes = with_body(b"\x0c\0\0\0\x05\x09\0");
     let records = BatchView::new(&bytes).unwrap().decode(0).unwrap();
     let record = records.records().next().unwrap().unwrap();
-    assert_eq!(
-        (record.key, record.value, record.headers.len()),
-        (None, None, 0)
-    );
+    assert_eq!((record.key, record.value, record.headers.len()), (None, None, 0));
 }
 
 #[test]
 fn a_delete_horizon_becomes_the_base_of_timestamps() {
     let mut builder = BatchBuilder::new().delete_horizon(5000);
-    builder
-        .append_with_delta(2, 1000, KEY, None, &[])
-        .append_with_delta(7, 1010, KEY, None, &[]);
+    builder.append_with_delta(2, 1000, KEY, None, &[]).append_with_delta(7, 1010, KEY, None, &[]);
     let bytes = builder.build().unwrap();
     let view = BatchView::new(&bytes).unwrap();
-    assert_eq!(
-        (view.header().delete_horizon(), view.header().max_timestamp),
-        (Some(5000), 1010)
-    );
+    assert_eq!((view.header().delete_horizon(), view.header().max_timestamp), (Some(5000), 1010));
     let records = view.decode(0).unwrap();
-    let seen: Vec<_> = records
-        .records()
-        .map(|record| record.map(|r| (r.offset, r.timestamp_delta, r.timestamp)))
-        .collect();
+    let seen: Vec<_> =
+        records.records().map(|record| record.map(|r| (r.offset, r.timestamp_delta, r.timestamp))).collect();
     assert_eq!(seen, [Ok((2, -4000, 1000)), Ok((7, -3990, 1010))]);
     assert_eq!(view.header().last_offset_delta, 7);
 }

@@ -129,8 +129,8 @@ impl Extension {
         let Ok(body_bytes) = u32::try_from(body.len()) else {
             return;
         };
-        let flags = if self.sealed.is_some() { HAS_SEALED } else { 0 }
-            | if self.log_id.is_some() { HAS_LOG_ID } else { 0 };
+        let flags =
+            if self.sealed.is_some() { HAS_SEALED } else { 0 } | if self.log_id.is_some() { HAS_LOG_ID } else { 0 };
         let mut header = RawHeader {
             magic: MAGIC,
             version: VERSION.into(),
@@ -153,9 +153,7 @@ impl Extension {
             sealed_size_bytes: sealed.size_bytes.into(),
             sealed_next_offset: sealed.next_offset.into(),
             log_id: self.log_id.unwrap_or_default(),
-            producer_count: u32::try_from(self.producers.len())
-                .unwrap_or(u32::MAX)
-                .into(),
+            producer_count: u32::try_from(self.producers.len()).unwrap_or(u32::MAX).into(),
         };
         let mut body = Vec::from(fixed.as_bytes());
         for producer in &self.producers {

@@ -43,19 +43,13 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 fn plain(entries: &[SnapshotEntry]) -> SnapshotFile {
-    SnapshotFile {
-        entries: entries.to_vec(),
-        extension: None,
-    }
+    SnapshotFile { entries: entries.to_vec(), extension: None }
 }
 
 #[test]
 fn kafkas_own_bytes_both_ways() {
     assert_eq!(plain(&ENTRIES).encode(), golden());
-    assert_eq!(
-        SnapshotFile::decode_with_trailing(&golden()),
-        Ok((plain(&ENTRIES), Trailing::Nothing))
-    );
+    assert_eq!(SnapshotFile::decode_with_trailing(&golden()), Ok((plain(&ENTRIES), Trailing::Nothing)));
     let none = hex::decode("000148674bc700000000").unwrap();
     assert_eq!(plain(&[]).encode(), none);
     assert_eq!(SnapshotFile::decode(&none), Ok(plain(&[])));
@@ -64,30 +58,17 @@ fn kafkas_own_bytes_both_ways() {
 #[test]
 fn what_kafka_restores_of_an_entry() {
     let batch = ENTRIES[0].last_batch().unwrap();
-    assert_eq!(
-        (batch.first_sequence, batch.last_sequence),
-        (i32::MAX - 1, 1),
-        "sequences wrap"
-    );
-    assert_eq!(
-        (batch.first_offset, batch.last_offset, batch.timestamp),
-        (-1, 2, -1)
-    );
+    assert_eq!((batch.first_sequence, batch.last_sequence), (i32::MAX - 1, 1), "sequences wrap");
+    assert_eq!((batch.first_offset, batch.last_offset, batch.timestamp), (-1, 2, -1));
     assert_eq!(ENTRIES[0].open_txn(), Some(100));
-    assert_eq!(
-        (ENTRIES[1].last_batch(), ENTRIES[1].open_txn()),
-        (None, None)
-    );
+    assert_eq!((ENTRIES[1].last_batch(), ENTRIES[1].open_txn()), (None, None));
 }
 
 #[test]
 fn trailing_bytes_outside_the_checksum_are_corruption() {
     let mut bytes = golden();
     bytes.push(0);
-    assert!(matches!(
-        SnapshotFile::decode(&bytes),
-        Err(FormatError::CrcMismatch { .. })
-    ));
+    assert!(matches!(SnapshotFile::decode(&bytes), Err(FormatError::CrcMismatch { .. })));
 }
 
 #[test]
@@ -107,10 +88,7 @@ fn trailing_bytes_inside_the_checksum_are_ignored() {
 fn a_count_below_the_entries_there_hides_the_rest() {
     let mut bytes = golden();
     bytes[9] = 1;
-    assert_eq!(
-        SnapshotFile::decode(&sealed(bytes)),
-        Ok(plain(&ENTRIES[..1]))
-    );
+    assert_eq!(SnapshotFile::decode(&sealed(bytes)), Ok(plain(&ENTRIES[..1])));
 }
 
 #[test]
@@ -118,10 +96,7 @@ fn other_versions_are_corruption() {
     for version in [0i16, 2, -1] {
         let mut bytes = golden();
         bytes[..2].copy_from_slice(&version.to_be_bytes());
-        let expected = FormatError::BadVersion {
-            what: WHAT,
-            version: version.into(),
-        };
+        let expected = FormatError::BadVersion { what: WHAT, version: version.into() };
         assert_eq!(SnapshotFile::decode(&bytes), Err(expected));
     }
 }
@@ -139,20 +114,11 @@ fn every_bit_flip_is_corruption() {
 fn every_cut_and_all_zeroes_are_corruption() {
     let bytes = golden();
     for length in 0..bytes.len() {
-        assert!(
-            SnapshotFile::decode(&bytes[..length]).is_err(),
-            "{length} bytes"
-        );
+        assert!(SnapshotFile::decode(&bytes[..length]).is_err(), "{length} bytes");
         if length >= HEADER_BYTES {
-            assert!(
-                SnapshotFile::decode(&sealed(bytes[..length].to_vec())).is_err(),
-                "{length} bytes, checksum right"
-            );
+            assert!(SnapshotFile::decode(&sealed(bytes[..length].to_vec())).is_err(), "{length} bytes, checksum right");
         }
-        assert!(
-            SnapshotFile::decode(&vec![0; length]).is_err(),
-            "{length} zeroes"
-        );
+        assert!(SnapshotFile::decode(&vec![0; length]).is_err(), "{length} zeroes");
     }
 }
 
@@ -161,20 +127,14 @@ fn impossible_counts_are_corruption_and_allocate_nothing() {
     for count in [-1, 3, 92, i32::MAX] {
         let mut bytes = golden();
         bytes[CRC_FROM..HEADER_BYTES].copy_from_slice(&count.to_be_bytes());
-        let expected = FormatError::BadLength {
-            what: "number of producers",
-            value: count.into(),
-        };
+        let expected = FormatError::BadLength { what: "number of producers", value: count.into() };
         assert_eq!(SnapshotFile::decode(&sealed(bytes)), Err(expected));
     }
 }
 
 #[test]
 fn a_producer_twice_and_a_negative_one_are_accepted() {
-    let negative = SnapshotEntry {
-        producer_id: -7,
-        ..ENTRIES[0]
-    };
+    let negative = SnapshotEntry { producer_id: -7, ..ENTRIES[0] };
     let file = plain(&[ENTRIES[0], ENTRIES[0], negative]);
     assert_eq!(SnapshotFile::decode(&file.encode()), Ok(file));
 }
@@ -189,46 +149,24 @@ fn extended() -> SnapshotFile {
     };
     let extension = Extension {
         producers: vec![
-            ProducerExtra {
-                producer_id: 1,
-                last_append_ms: 77,
-                batches: (0..5).map(batch).collect(),
-            },
-            ProducerExtra {
-                producer_id: 11,
-                last_append_ms: -1,
-                batches: vec![],
-            },
+            ProducerExtra { producer_id: 1, last_append_ms: 77, batches: (0..5).map(batch).collect() },
+            ProducerExtra { producer_id: 11, last_append_ms: -1, batches: vec![] },
         ],
         log_end_offset: 12,
         durable_offset: 9,
         digest: 0xdead_beef_0bad_cafe,
-        sealed: Some(SealedSegment {
-            base_offset: 3,
-            size_bytes: 4096,
-            next_offset: 12,
-        }),
+        sealed: Some(SealedSegment { base_offset: 3, size_bytes: 4096, next_offset: 12 }),
         log_id: Some([7; 16]),
     };
-    SnapshotFile {
-        entries: ENTRIES.to_vec(),
-        extension: Some(extension),
-    }
+    SnapshotFile { entries: ENTRIES.to_vec(), extension: Some(extension) }
 }
 
 #[test]
 fn the_extension_stands_behind_the_entries_and_comes_back() {
     let bytes = extended().encode();
     assert_eq!(bytes.len(), golden().len() + 20 + 68 + 2 * 17 + 5 * 32);
-    assert_eq!(
-        bytes[HEADER_BYTES..golden().len()],
-        golden()[HEADER_BYTES..],
-        "Kafka's entries are where Kafka looks"
-    );
-    assert_eq!(
-        SnapshotFile::decode_with_trailing(&bytes),
-        Ok((extended(), Trailing::Extension))
-    );
+    assert_eq!(bytes[HEADER_BYTES..golden().len()], golden()[HEADER_BYTES..], "Kafka's entries are where Kafka looks");
+    assert_eq!(SnapshotFile::decode_with_trailing(&bytes), Ok((extended(), Trailing::Extension)));
 }
 
 /// The layout of `docs/formats.md`, written down once more by hand: a change of either struct is a new version.
@@ -283,17 +221,10 @@ fn a_damaged_extension_is_none_and_the_entries_stay() {
     for length in golden().len() + 8..bytes.len() {
         let cut = sealed(bytes[..length].to_vec());
         let (file, trailing) = SnapshotFile::decode_with_trailing(&cut).unwrap();
-        assert_eq!(
-            (file.extension, trailing),
-            (None, Trailing::Damaged),
-            "{length} bytes"
-        );
+        assert_eq!((file.extension, trailing), (None, Trailing::Damaged), "{length} bytes");
     }
     let longer = sealed([bytes, vec![0]].concat());
-    assert_eq!(
-        SnapshotFile::decode_with_trailing(&longer),
-        Ok((plain(&ENTRIES), Trailing::Damaged))
-    );
+    assert_eq!(SnapshotFile::decode_with_trailing(&longer), Ok((plain(&ENTRIES), Trailing::Damaged)));
 }
 
 /// Both checksums made right again after a change of the extension.
@@ -320,11 +251,7 @@ fn impossible_content_of_the_extension_is_damage() {
         let mut bytes = extended().encode();
         bytes[at] = value;
         let (file, trailing) = SnapshotFile::decode_with_trailing(&resealed(bytes)).unwrap();
-        assert_eq!(
-            (file.extension, trailing),
-            (None, Trailing::Damaged),
-            "{what}"
-        );
+        assert_eq!((file.extension, trailing), (None, Trailing::Damaged), "{what}");
     }
 }
 
