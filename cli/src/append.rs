@@ -81,7 +81,7 @@ pub fn run(args: &AppendArgs) -> CliResult {
         clock: SystemClock::new(),
         under_way: VecDeque::new(),
         added: 0,
-        last_offset: -1,
+        last_offset: None,
     };
     let mut input = Input::new(std::io::stdin().lock(), line_limit);
     let bar = progress_bar();
@@ -92,6 +92,9 @@ pub fn run(args: &AppendArgs) -> CliResult {
     drop(log);
     // Closed also after an error: what was stored then needs no recovery.
     let closed = engine.close();
+    if imported.is_err() {
+        eprintln!("oncelog: what is stored stays stored; the same command with the same input goes on behind it");
+    }
     imported?;
     closed?;
     report(args, &import, before)?;
@@ -162,7 +165,8 @@ struct Import {
     clock: SystemClock,
     under_way: VecDeque<Ticket>,
     added: u64,
-    last_offset: i64,
+    /// Of the last batch added.
+    last_offset: Option<i64>,
 }
 
 impl Import {
@@ -207,7 +211,7 @@ impl Import {
     fn wait_for_oldest(&mut self) -> CliResult<()> {
         if let Some(ticket) = self.under_way.pop_front() {
             let Appended { last_offset, .. } = ticket.wait()?;
-            self.last_offset = last_offset;
+            self.last_offset = Some(last_offset);
         }
         Ok(())
     }

@@ -175,7 +175,7 @@ impl Verify<'_> {
             &name,
             bytes.as_deref(),
             &std::mem::take(&mut history.aborted),
-            history.from_the_start(),
+            history.saw_everything(),
             &mut self.findings,
         );
         Ok(next_offset)

@@ -5,7 +5,7 @@
 //! what is stored against every answer that the writer got out before it died. `ONCELOG_KILL_ROUNDS` sets the number of
 //! rounds for each device.
 
-use oncelog::{Append, Engine, EngineOptions, Isolation, Log, OpenOptions, Outcome, Read};
+use oncelog::{Append, DeviceKind, Engine, EngineOptions, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_formats::{BatchBuilder, Batches};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
@@ -30,7 +30,7 @@ fn a_killed_writer_loses_and_doubles_nothing_blocking() {
 
 #[test]
 fn a_killed_writer_loses_and_doubles_nothing_uring() {
-    if let Err(why) = oncelog_device::open_device(oncelog::DeviceKind::Uring) {
+    if let Err(why) = oncelog_device::open_device(DeviceKind::Uring) {
         eprintln!("skipped: {why}");
         return;
     }
@@ -93,6 +93,12 @@ impl Story<'_> {
         self.scratch.path()
     }
 
+    fn open(&self) -> Engine {
+        let device_kind = if self.device == "uring" { DeviceKind::Uring } else { DeviceKind::Blocking };
+        Engine::open(self.data(), EngineOptions { device_kind, driver: false, ..EngineOptions::default() })
+            .expect("an engine")
+    }
+
     /// Runs a writer for a random time, kills it, and gives every answer that came out.
     fn live_and_die(&self, chance: &mut u64) -> Vec<Answer> {
         let mut writer = Command::new(env!("CARGO_BIN_EXE_oncelog"))
@@ -139,8 +145,7 @@ impl Story<'_> {
 
     /// Opens the log, reads what is new, and checks every answer and every retry. Gives the number of retries.
     fn hold_against(&mut self, answers: &[Answer], clean: bool) -> usize {
-        let engine =
-            Engine::open(self.data(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
+        let engine = self.open();
         let log = engine.log("load-0", OpenOptions::default()).expect("a log");
         assert!(log.report().damage.is_empty(), "{:?}", log.report().damage);
         self.read_to = read_back(&log, self.read_to, &mut self.stored);
@@ -178,8 +183,7 @@ impl Story<'_> {
 
     /// What was read once must read the same again.
     fn read_all_again(&self) {
-        let engine =
-            Engine::open(self.data(), EngineOptions { driver: false, ..EngineOptions::default() }).expect("an engine");
+        let engine = self.open();
         let log = engine.log("load-0", OpenOptions::default()).expect("a log");
         let mut again = vec![Vec::new(); PRODUCERS];
         assert_eq!(read_back(&log, 0, &mut again), self.read_to);

@@ -55,6 +55,12 @@ impl OpenTxns {
         self.unreplicated.retain(|_, decided| decided.marker_offset >= high_watermark);
     }
 
+    /// Forgets the decided transactions whose marker lies below `offset`, where a producer snapshot stood: that a snapshot
+    /// names a transaction no longer is all that a load knows of it.
+    pub fn forget_decided_below(&mut self, offset: i64) {
+        self.advance_high_watermark(offset);
+    }
+
     /// First offset of the earliest transaction without a marker.
     pub fn first_undecided(&self) -> Option<i64> {
         self.ongoing.keys().next().copied()

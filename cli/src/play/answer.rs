@@ -24,9 +24,9 @@ impl Refusal {
         Self::new("INVALID_REQUEST", message)
     }
 
-    /// The answer line; `root` is taken out of the message, because a fresh directory's name differs from run to run.
-    pub fn to_json(&self, root: &str) -> Value {
-        json!({ "error": self.name, "message": self.message.replace(root, ""), "retriable": self.retriable })
+    /// The answer line.
+    pub fn to_json(&self) -> Value {
+        json!({ "error": self.name, "message": self.message, "retriable": self.retriable })
     }
 }
 

@@ -42,30 +42,26 @@ fn parse_device(name: &str) -> Result<DeviceKind, String> {
 
 /// Exit code 0 after the last line, 2 at a line that cannot be followed; the answers up to there are printed.
 pub fn run(args: PlayArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let fresh;
-    let root = match &args.root {
-        Some(root) => {
-            std::fs::create_dir_all(root)?;
-            std::path::absolute(root)?
-        }
-        None => {
-            fresh = tempfile::tempdir()?;
-            fresh.path().to_path_buf()
-        }
-    };
     let script: Box<dyn BufRead> = match args.script {
         Some(path) if path != Path::new("-") => {
             Box::new(BufReader::new(File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?))
         }
         _ => Box::new(io::stdin().lock()),
     };
-    let mut session = Session::new(&root, args.device);
-    let done = follow(&mut session, script, &root.to_string_lossy());
-    session.abandon();
-    done
+    match args.root {
+        Some(root) => {
+            std::fs::create_dir_all(&root)?;
+            follow(Session::new(&std::path::absolute(root)?, args.device), script, None)
+        }
+        None => {
+            let fresh = tempfile::tempdir()?;
+            follow(Session::new(fresh.path(), args.device), script, fresh.path().to_str())
+        }
+    }
 }
 
-fn follow(session: &mut Session, script: impl BufRead, root: &str) -> Result<ExitCode, Box<dyn Error>> {
+/// Answers line by line. `hidden` is a name that differs from run to run and is cut out of the answers.
+fn follow(mut session: Session, script: impl BufRead, hidden: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     let mut out = BufWriter::new(io::stdout().lock());
     for (number, line) in (1..).zip(script.split(b'\n')) {
         let line = line?;
@@ -77,15 +73,18 @@ fn follow(session: &mut Session, script: impl BufRead, root: &str) -> Result<Exi
             .and_then(|line: Value| session.run(&line));
         let answer = match answer {
             Ok(answer) => json!({ "ok": answer }),
-            Err(Stop::Refused(refusal)) => refusal.to_json(root),
+            Err(Stop::Refused(refusal)) => refusal.to_json(),
             Err(Stop::Mistake(mistake)) => {
                 out.flush()?;
                 eprintln!("line {number}: {mistake}");
                 return Ok(ExitCode::from(2));
             }
         };
-        serde_json::to_writer(&mut out, &answer)?;
-        writeln!(out)?;
+        let mut answer = answer.to_string();
+        if let Some(hidden) = hidden {
+            answer = answer.replace(hidden, "");
+        }
+        writeln!(out, "{answer}")?;
         out.flush()?;
     }
     Ok(ExitCode::SUCCESS)

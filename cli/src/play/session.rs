@@ -1,7 +1,7 @@
 //! One script's log: what is open, on which device, under which clock; and the operations of its life.
 //!
-//! The clock is the script's, the engine runs without a thread of its own, and a fresh root is cut out of messages: the
-//! same script gives the same answers byte for byte.
+//! The clock is the script's and the engine runs without a thread of its own: the same script gives the same answers byte
+//! for byte. A log still open when the session ends is dropped as by SIGKILL.
 
 use super::answer::{Answer, Refusal, Stop};
 use super::files::Remains;
@@ -18,9 +18,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What relative directories lie below in the memory device: a fixed name, so that what a power cut leaves does not depend
-/// on the name of a fresh directory.
-const MEMORY_ROOT: &str = "/play";
+/// What relative directories lie below in the memory device: nothing that a power cut could draw another lot for because a
+/// fresh directory has another name.
+const MEMORY_ROOT: &str = "/";
 
 /// An open log.
 pub struct Opened {
@@ -74,13 +74,6 @@ impl Session {
         let undone = op == "append" && line.get("ack").is_some_and(|ack| ack != "durable");
         self.settle(!undone && op != "fail");
         answer
-    }
-
-    /// As SIGKILL at the end of the script, if a log is still open.
-    pub fn abandon(&mut self) {
-        if self.opened.is_some() {
-            let _ = self.kill();
-        }
     }
 
     /// The open log.
@@ -182,11 +175,7 @@ impl Session {
 
     fn device(&self, asked: Option<DeviceKind>) -> Result<(Arc<dyn Device>, Place), Stop> {
         match asked.unwrap_or(self.default_device) {
-            DeviceKind::Memory => {
-                self.memory.create_directory(Path::new(MEMORY_ROOT))?;
-                self.memory.sync_directory(Path::new("/"))?;
-                Ok((Arc::new(self.memory.clone()), Place::Memory(self.memory.clone())))
-            }
+            DeviceKind::Memory => Ok((Arc::new(self.memory.clone()), Place::Memory(self.memory.clone()))),
             kind => Ok((open_device(kind)?, Place::Host)),
         }
     }

@@ -102,7 +102,7 @@ impl History {
     }
 
     /// Whether nothing was deleted or compacted away before or in what was seen.
-    pub fn from_the_start(&self) -> bool {
+    pub fn saw_everything(&self) -> bool {
         self.first_offset == Some(0) && !self.has_gaps
     }
 

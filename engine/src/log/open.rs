@@ -90,7 +90,9 @@ impl Shared {
             let cut_start = state.epochs.truncate_from_start(log_start);
             state.epochs_dirty |= cut_end || cut_start;
             let wanted = if state.follows_end { log_end } else { high_watermark };
-            state.txns.advance_high_watermark(log_start);
+            // As in Kafka: an unclean load ends with a snapshot, a clean one begins with the newest there is.
+            let known = if self.report.clean { state.newest_snapshot } else { log_end };
+            state.txns.forget_decided_below(known.max(log_start));
             state.set_high_watermark(wanted);
         }
         self.upkeep()
@@ -235,7 +237,10 @@ fn assemble(
         Ok(staging) => staging,
         Err(_) => Staging::new(0, &[]),
     };
-    let newest_snapshot = recovered.layout.snapshots.iter().copied().filter(|o| *o <= log_end).max().unwrap_or(-1);
+    // One at the end that was not the source of this state may know less than we do: it is written again.
+    let used = recovered.report.snapshot_offset;
+    let newest_snapshot =
+        recovered.layout.snapshots.iter().copied().filter(|o| *o < log_end || used == Some(*o)).max().unwrap_or(-1);
     let state = State {
         prepared: staging.start,
         staging,

@@ -112,7 +112,8 @@ impl Shared {
                 let file = state.active().file.clone();
                 let used = state.staging.start + state.staging.length as u64;
                 let from = state.prepared.max(used.next_multiple_of(BLOCK_BYTES as u64));
-                let to = state.step_to(need, state.active().size);
+                // At least a block: a file that ends inside the carried one is not yet long enough to be written to.
+                let to = state.step_to(need, state.active().size).max(from + BLOCK_BYTES as u64);
                 MutexGuard::unlocked(&mut state, || file.prepare(from, to)).map(|()| {
                     if state.generation == generation && Arc::ptr_eq(&state.active().file, &file) {
                         state.prepared = to;
@@ -180,7 +181,7 @@ impl Shared {
         let old = state.active_mut();
         old.index.seal();
         old.persisted = false;
-        let sealed = SealedSegment { base_offset: old.base_offset, size_bytes: old.size, next_offset: old.next_offset };
+        let sealed = SealedSegment { base_offset: old.base_offset, size_bytes: old.size, next_offset: old.data_end };
         let now_ms = self.clock.now_ms();
         let to = self.dir.join(segment_file_name(base_offset, Kind::Log));
         state.segments.insert(

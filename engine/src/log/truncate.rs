@@ -40,9 +40,17 @@ impl Shared {
         if let Err(error) = self.cut_files(&mut state, offset) {
             return Err(give_up(&mut state, error));
         }
+        // The pass that opens a log tidies the directory, and a file made ready belongs to nobody there.
+        if let Some(spare) = state.spare.take()
+            && let Err(error) = self.device.remove(&spare.path)
+        {
+            return Err(give_up(&mut state, error.into()));
+        }
         let config = state.config.clone();
+        // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
+        let kept = state.active().base_offset;
         let clean = OpenReport { clean: true, ..OpenReport::default() };
-        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, offset, offset);
+        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, kept, offset);
         let recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         state.producers = recovered.producers;
         state.txns = recovered.txns;
@@ -54,8 +62,11 @@ impl Shared {
         if state.log_start > offset {
             (state.log_start, state.log_start_batch) = (offset, offset);
         }
-        let high_watermark = state.high_watermark;
-        state.set_high_watermark(high_watermark);
+        let newest_snapshot = state.newest_snapshot;
+        state.txns.forget_decided_below(newest_snapshot);
+        if state.high_watermark >= offset {
+            state.set_high_watermark(offset);
+        }
         drop(state);
         self.store_after_truncation(offset)
     }

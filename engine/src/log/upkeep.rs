@@ -63,8 +63,9 @@ impl Shared {
     /// Writes side files that are due and removes files whose time has come.
     pub(crate) fn upkeep(&self) -> Result<()> {
         let _one = self.upkeep.lock();
-        self.write_side_files()?;
-        self.remove_doomed()
+        // Space is given back first: a full disk may be what the side files wait for.
+        self.remove_doomed()?;
+        self.write_side_files()
     }
 
     /// With the upkeep lock held.

@@ -1,0 +1,188 @@
+//! A damaged, missing or shortened sealed segment is an error of every read that would have to step over it.
+
+mod common;
+
+use common::{NAME, Place, options, put, read_all, read_from, segment_files, single, small_segments};
+use oncelog::{Config, Engine, EngineOptions, Error, Isolation, Log};
+use oncelog_formats::Batches;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+const RECORDS: i32 = 100;
+
+fn config() -> Config {
+    small_segments(2000)
+}
+
+/// A log of several segments, closed cleanly; answers its segment files.
+fn story(place: &Place) -> Vec<PathBuf> {
+    let (engine, log) = place.open(&config());
+    for sequence in 0..RECORDS {
+        put(&log, &single(7, sequence, 50));
+    }
+    engine.close().expect("a clean close");
+    let files = segment_files(&place.dir);
+    assert!(files.len() >= 5, "{files:?}");
+    files
+}
+
+fn base_of(file: &Path) -> i64 {
+    file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).expect("a base offset")
+}
+
+/// Reads up to `hurt` still work, a read over it says what is wrong and where; nothing behind is shown as if it followed.
+fn must_not_skip(place: &Place, hurt: &Path, lost: i64, clean: bool) {
+    if !clean {
+        let _ = std::fs::remove_file(place.dir.join(".kafka_cleanshutdown"));
+    }
+    let (_engine, log) = place.open(&config());
+    let error = read_from(&log, 0, Isolation::LogEnd, 1 << 20).expect_err("the damage is found");
+    assert!(error.is_corruption(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&lost.to_string()), "no offset {lost} in {text:?}");
+    assert!(text.contains(hurt.file_name().and_then(|name| name.to_str()).expect("a name")), "no file in {text:?}");
+    assert_eq!(readable(&log, lost), lost, "records before the damage");
+    let direct = read_from(&log, lost, Isolation::LogEnd, 1 << 20).expect_err("asked for directly");
+    assert!(direct.is_corruption(), "{direct}");
+}
+
+/// How many records can be read one batch at a time, up to `limit`.
+fn readable(log: &Log, limit: i64) -> i64 {
+    let read =
+        |offset| log.read(oncelog::Read { max_bytes: 1, isolation: Isolation::LogEnd, ..oncelog::Read::from(offset) });
+    (0..limit).take_while(|offset| read(*offset).is_ok_and(|fetched| !fetched.data.is_empty())).count() as i64
+}
+
+/// Position and offset of every batch of a file, and its end.
+fn batch_starts(file: &Path) -> Vec<(u64, i64)> {
+    let bytes = std::fs::read(file).expect("a segment");
+    let mut position = 0;
+    let mut starts = Vec::new();
+    for view in Batches::new(&bytes).map(|view| view.expect("a batch")) {
+        starts.push((position, view.header().base_offset));
+        position += view.bytes().len() as u64;
+    }
+    starts
+}
+
+fn cut(file: &Path, length: u64) {
+    OpenOptions::new().write(true).open(file).and_then(|file| file.set_len(length)).expect("cut");
+}
+
+fn flip(file: &Path, position: u64) {
+    let mut bytes = std::fs::read(file).expect("a segment");
+    bytes[position as usize] ^= 0x20;
+    std::fs::write(file, bytes).expect("written");
+}
+
+#[test]
+fn a_flipped_byte_in_a_sealed_segment_is_not_skipped() {
+    for clean in [true, false] {
+        let place = Place::on_disk();
+        let hurt = &story(&place)[2];
+        let (position, offset) = batch_starts(hurt)[1];
+        flip(hurt, position + 70);
+        must_not_skip(&place, hurt, offset, clean);
+    }
+}
+
+#[test]
+fn a_missing_sealed_segment_is_not_skipped() {
+    for clean in [true, false] {
+        let place = Place::on_disk();
+        let hurt = &story(&place)[2];
+        std::fs::remove_file(hurt).expect("removed");
+        must_not_skip(&place, hurt, base_of(hurt), clean);
+    }
+}
+
+#[test]
+fn a_sealed_segment_missing_with_its_indexes_is_not_skipped() {
+    for clean in [true, false] {
+        let place = Place::on_disk();
+        let hurt = &story(&place)[2];
+        for extension in ["log", "index", "timeindex"] {
+            std::fs::remove_file(hurt.with_extension(extension)).expect("removed");
+        }
+        must_not_skip(&place, hurt, base_of(hurt), clean);
+    }
+}
+
+#[test]
+fn a_sealed_segment_cut_inside_a_batch_is_not_stepped_over() {
+    for clean in [true, false] {
+        let place = Place::on_disk();
+        let hurt = &story(&place)[2];
+        let (position, offset) = *batch_starts(hurt).last().expect("batches");
+        cut(hurt, position + 40);
+        must_not_skip(&place, hurt, offset, clean);
+    }
+}
+
+#[test]
+fn a_sealed_segment_that_lost_whole_batches_is_not_stepped_over() {
+    for (clean, batches) in [(true, 1), (true, 3), (false, 1), (false, 3)] {
+        let place = Place::on_disk();
+        let hurt = &story(&place)[2];
+        let starts = batch_starts(hurt);
+        let (position, offset) = starts[starts.len() - batches];
+        cut(hurt, position);
+        must_not_skip(&place, hurt, offset, clean);
+    }
+}
+
+#[test]
+fn an_emptied_sealed_segment_is_not_stepped_over() {
+    for clean in [true, false] {
+        let place = Place::on_disk();
+        let hurt = &story(&place)[2];
+        cut(hurt, 0);
+        must_not_skip(&place, hurt, base_of(hurt), clean);
+    }
+}
+
+#[test]
+fn damage_while_the_log_is_open_is_found_by_the_read() {
+    let place = Place::on_disk();
+    let hurt = &story(&place)[1];
+    let (_engine, log) = place.open(&config());
+    let (position, offset) = batch_starts(hurt)[2];
+    flip(hurt, position + 70);
+    let error = read_from(&log, 0, Isolation::Uncommitted, 1 << 20).expect_err("the damage is found");
+    assert!(error.is_corruption() && error.to_string().contains(&offset.to_string()), "{error}");
+}
+
+#[test]
+fn a_damaged_log_takes_no_appends_and_changes_nothing() {
+    let place = Place::on_disk();
+    let hurt = &story(&place)[2];
+    flip(hurt, batch_starts(hurt)[1].0 + 70);
+    let before: Vec<Vec<u8>> =
+        segment_files(&place.dir).iter().map(|file| std::fs::read(file).expect("a segment")).collect();
+    std::fs::remove_file(place.dir.join(".kafka_cleanshutdown")).expect("an unclean end");
+    let engine = Engine::open(&place.dir, EngineOptions { driver: false, ..EngineOptions::default() }).expect("opens");
+    let unknown = oncelog::OpenOptions { recovery_point: Some(i64::MAX), ..options(&config()) };
+    let log = engine.log(NAME, unknown).expect("the log opens");
+    assert_eq!(log.report().damage.len(), 1, "{:?}", log.report().damage);
+    let error = log.append(oncelog::Append::client(&single(7, RECORDS, 50))).map(|_| ()).expect_err("read-only");
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+    engine.kill();
+    let after: Vec<Vec<u8>> =
+        segment_files(&place.dir).iter().map(|file| std::fs::read(file).expect("a segment")).collect();
+    assert!(before == after, "the segments were changed");
+}
+
+#[test]
+fn reads_go_on_from_segment_to_segment() {
+    let place = Place::on_disk();
+    let segments = story(&place).len();
+    let (_engine, log) = place.open(&config());
+    let all = read_all(&log);
+    assert_eq!(all.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), (0..i64::from(RECORDS)).collect::<Vec<_>>());
+    for from in 0..i64::from(RECORDS) {
+        for max_bytes in [1, 300, 1 << 20] {
+            let read = read_from(&log, from, Isolation::Uncommitted, max_bytes).expect("a read");
+            assert_eq!(read, all[from as usize..], "from {from} by {max_bytes} over {segments} segments");
+        }
+    }
+}
