@@ -71,15 +71,19 @@ impl Shared {
             restart_at(&mut recovered, log_start)?;
             log_end = log_start;
         }
+        // As in Kafka: an unclean load ends with a snapshot, a clean one begins with the newest there is.
+        let newest = recovered.layout.snapshots.iter().copied().filter(|o| *o <= log_end).max();
+        let known = if recovered.report.clean { newest.unwrap_or(-1) } else { log_end };
         let shared = assemble(context, dir, topic, partition, options, recovered);
-        shared.settle(log_start, high_watermark, log_end)?;
+        shared.settle(log_start, high_watermark, log_end, known)?;
         let mut shared = shared;
         shared.report.duration_ms = (context.clock.monotonic_ns() - began_ns) as f64 / 1e6;
         Ok(shared)
     }
 
     /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written.
-    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64) -> Result<()> {
+    /// Transactions decided below `known` hold nothing back any more.
+    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, known: i64) -> Result<()> {
         let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
         let log_start = log_start.max(first_base).min(log_end.max(first_base));
         let batch = self.batch_base_at(log_start)?;
@@ -90,18 +94,24 @@ impl Shared {
             let cut_start = state.epochs.truncate_from_start(log_start);
             state.epochs_dirty |= cut_end || cut_start;
             let wanted = if state.follows_end { log_end } else { high_watermark };
-            // As in Kafka: an unclean load ends with a snapshot, a clean one begins with the newest there is.
-            let known = if self.report.clean { state.newest_snapshot } else { log_end };
             state.txns.forget_decided_below(known.max(log_start));
             state.set_high_watermark(wanted);
+        }
+        if self.report.damage.is_empty() {
+            self.drop_snapshots_above(log_end)?;
         }
         self.upkeep()
     }
 
-    /// Removes the snapshots in `offsets`.
-    pub(super) fn remove_snapshots(&self, offsets: impl Iterator<Item = i64>) -> Result<()> {
-        for offset in offsets {
-            self.device.remove(&self.dir.join(segment_file_name(offset, Kind::Snapshot)))?;
+    /// Removes snapshots of records that are no more: other records will get their offsets.
+    pub(super) fn drop_snapshots_above(&self, offset: i64) -> Result<()> {
+        let found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+        let mut removed = false;
+        for above in found.into_iter().filter(|o| *o > offset) {
+            removed |= self.device.remove(&self.dir.join(segment_file_name(above, Kind::Snapshot)))?;
+        }
+        if removed {
+            self.device.sync_directory(&self.dir)?;
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ struct Place {
     /// First position whose batches may be damaged.
     trusted_size: u64,
     next_offset: i64,
+    /// Offset behind its last batch.
+    data_end: i64,
     /// Offset that the next segment starts at.
     next_base: Option<i64>,
     limit: i64,
@@ -143,7 +145,7 @@ impl Shared {
 
     /// Nothing at or above `wanted` is stored in this segment: is that because the log has none there?
     fn check_contiguous(&self, place: &Place, wanted: i64) -> Result<()> {
-        if wanted < place.next_offset {
+        if wanted < place.data_end {
             let reason = "batches that were stored are missing";
             return Err(Error::damaged(place.file.path(), place.size, wanted, reason));
         }
@@ -210,6 +212,7 @@ fn place(state: &State, wanted: i64, limit: i64) -> Option<Place> {
         size: segment.size,
         trusted_size: segment.damage.as_ref().map_or(segment.size, |d| d.position),
         next_offset: segment.next_offset,
+        data_end: segment.data_end,
         next_base,
         limit,
         high_watermark: state.high_watermark,

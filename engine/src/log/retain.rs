@@ -111,6 +111,8 @@ impl Shared {
             self.roll()?;
         }
         let _one = self.upkeep.lock();
+        // The snapshot at the first segment that stays must know the producers of those that go.
+        self.write_side_files()?;
         let new_start = {
             let state = self.state.lock();
             let last = bases[bases.len() - 1];
@@ -122,7 +124,6 @@ impl Shared {
             state.segments.remove(base);
             self.doom(&mut state, *base)?;
         }
-        self.device.sync_directory(&self.dir)?;
         drop(state);
         self.store_log_start()?;
         Ok(bases)

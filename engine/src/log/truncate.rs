@@ -85,7 +85,7 @@ impl Shared {
 
     fn start_again_at(&self, mut state: MutexGuard<'_, State>, offset: i64, log_start: i64) -> Result<i64> {
         self.lower_recovery_point(&state, offset)?;
-        let bases: Vec<i64> = state.segments.keys().copied().collect();
+        let bases: Vec<i64> = state.segments.keys().rev().copied().collect();
         for base in bases {
             if let Err(error) = self.doom(&mut state, base) {
                 return Err(give_up(&mut state, error));
@@ -117,7 +117,7 @@ impl Shared {
     }
 
     fn cut_files(&self, state: &mut State, offset: i64) -> Result<()> {
-        let above: Vec<i64> = state.segments.range(offset + 1..).map(|(base, _)| *base).collect();
+        let above: Vec<i64> = state.segments.range(offset + 1..).rev().map(|(base, _)| *base).collect();
         for base in above {
             self.doom(state, base)?;
             state.segments.remove(&base);
@@ -134,11 +134,6 @@ impl Shared {
         segment.file.sync()?;
         self.device.sync_directory(&self.dir)?;
         Ok(())
-    }
-
-    fn drop_snapshots_above(&self, offset: i64) -> Result<()> {
-        let layout = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
-        self.remove_snapshots(layout.into_iter().filter(|o| *o > offset))
     }
 
     /// Memory stands on these segments, with nothing staged, ending at `end`.

@@ -69,7 +69,7 @@ impl Shared {
     }
 
     /// With the upkeep lock held.
-    fn write_side_files(&self) -> Result<()> {
+    pub(super) fn write_side_files(&self) -> Result<()> {
         let files = {
             let mut state = self.state.lock();
             if state.closed {
@@ -77,6 +77,10 @@ impl Shared {
             }
             std::mem::take(&mut state.side_files)
         };
+        if !files.is_empty() {
+            // A snapshot of records that a crash may still take would be believed over those that follow them.
+            self.commit_all(Ack::Written)?;
+        }
         let mut left = files.into_iter();
         while let Some(file) = left.next() {
             if let Err(failure) = self.device.write_small(&file.path, &file.bytes) {
@@ -156,7 +160,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a segment's files out of the log: renamed now, removed later.
+    /// Takes a segment's files out of the log: renamed now, for good when this returns, removed later. Segment by segment,
+    /// from one end of the log: a crash in between must not leave a hole.
     pub(super) fn doom(&self, state: &mut State, base_offset: i64) -> Result<()> {
         let at_ms = self.clock.now_ms().saturating_add(state.config.file_delete_delay_ms);
         for kind in Kind::ALL {
@@ -167,6 +172,7 @@ impl Shared {
                 state.doomed.push((at_ms, to));
             }
         }
+        self.device.sync_directory(&self.dir)?;
         Ok(())
     }
 

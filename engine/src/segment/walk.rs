@@ -72,6 +72,10 @@ impl<'a> Walker<'a> {
                 return Ok(at);
             }
             at += found.header.size_bytes() as u64;
+            if found.header.next_offset() >= offset {
+                // What follows may be staged only and not in the file yet.
+                return Ok(at);
+            }
         }
         Ok(at)
     }

@@ -114,6 +114,7 @@ impl Place {
     }
 }
 
+#[track_caller]
 pub fn put(log: &Log, bytes: &[u8]) -> Appended {
     log.append_wait(Append::client(bytes)).expect("the append is answered")
 }
