@@ -14,7 +14,7 @@ use crate::common::{CliError, CliResult, Outcome, Output, Place, byte_bar, open_
 use clap::Args;
 use findings::Findings;
 use history::History;
-use indexes::{Indexes, check_aborted};
+use indexes::{Aborted, Indexes};
 use oncelog::{Device, DeviceKind};
 use oncelog_device::{OpenMode, open_device};
 use oncelog_formats::file_name::{Kind, Suffix, parse_file_name, segment_file_name};
@@ -48,6 +48,7 @@ pub fn run(args: &VerifyArgs) -> CliResult {
         findings: Findings::default(),
         totals: Totals::default(),
         log: LogSeen::default(),
+        promised: Promised::default(),
     };
     verify.all()?;
     verify.print(args.json)
@@ -61,18 +62,29 @@ struct LogSeen {
     end: i64,
 }
 
+/// What the files beside the partition said before the walk began.
+#[derive(Debug, Default)]
+struct Promised {
+    clean: bool,
+    log_start: Option<i64>,
+    recovery_point: Option<i64>,
+    high_watermark: Option<i64>,
+}
+
 struct Verify<'a> {
     place: &'a Place,
     device: Arc<dyn Device>,
     findings: Findings,
     totals: Totals,
     log: LogSeen,
+    promised: Promised,
 }
 
 impl Verify<'_> {
     fn all(&mut self) -> CliResult<()> {
-        let log_start = self.checkpoint_offset(checkpoint::LOG_START).unwrap_or(0);
-        let mut history = History::new(log_start);
+        // Before the log is walked: beside a living engine the checkpoints move on, and so does the log.
+        self.load_checkpoints()?;
+        let mut history = History::new(self.promised.log_start.unwrap_or(0));
         self.load_side_files(&mut history)?;
         let snapshots: Vec<i64> = history.snapshots.keys().copied().collect();
         self.walk_segments(&mut history)?;
@@ -86,7 +98,7 @@ impl Verify<'_> {
                 format_args!("covers offsets up to {offset}, but the log ends before"),
             );
         }
-        self.check_checkpoints()?;
+        self.check_checkpoints();
         self.ask_the_engine();
         Ok(())
     }
@@ -118,7 +130,8 @@ impl Verify<'_> {
         self.log =
             LogSeen { segments: segments.len(), start: segments[0].0.max(history.log_start), end: segments[0].0 };
         let mut gaps = Vec::new();
-        for (base_offset, _) in segments {
+        for (number, &(base_offset, _)) in segments.iter().enumerate() {
+            let next_base = segments.get(number + 1).map(|(base_offset, _)| *base_offset);
             let file = segment_file_name(base_offset, Kind::Log);
             if base_offset < self.log.end {
                 let what = format!("begins below offset {}, where the segment before ends", self.log.end);
@@ -126,7 +139,7 @@ impl Verify<'_> {
             } else if base_offset > self.log.end {
                 gaps.push((file.clone(), self.log.end, base_offset));
             }
-            let next_offset = self.walk_segment(&file, base_offset, history, &|bytes| bar.inc(bytes))?;
+            let next_offset = self.walk_segment((base_offset, next_base), history, &|bytes| bar.inc(bytes))?;
             history.check_sealed(base_offset, next_offset, &mut self.findings);
             self.log.end = next_offset.max(self.log.end);
         }
@@ -150,11 +163,14 @@ impl Verify<'_> {
 
     fn walk_segment(
         &mut self,
-        file: &str,
-        base_offset: i64,
+        (base_offset, next_base): (i64, Option<i64>),
         history: &mut History,
         advance: &dyn Fn(u64),
     ) -> CliResult<i64> {
+        let file = &segment_file_name(base_offset, Kind::Log);
+        // Its side files are written behind it, and somebody may be writing to it now.
+        let unsettled = !self.promised.clean
+            && next_base.is_none_or(|next_base| self.promised.recovery_point.is_none_or(|point| point < next_base));
         let mut indexes = Indexes::default();
         let name = segment_file_name(base_offset, Kind::OffsetIndex);
         match self.side_file(&name)? {
@@ -166,18 +182,20 @@ impl Verify<'_> {
             indexes.load_times(name, base_offset, &bytes, &mut self.findings);
         }
         let window = Window::new(self.device.open(&self.place.directory.join(file), OpenMode::Read)?)?;
-        let walk =
-            SegmentWalk { file, base_offset, window, indexes, findings: &mut self.findings, totals: &mut self.totals };
+        let walk = SegmentWalk {
+            file,
+            base_offset,
+            unsettled,
+            window,
+            indexes,
+            findings: &mut self.findings,
+            totals: &mut self.totals,
+        };
         let next_offset = walk.run(history, advance)?;
         let name = segment_file_name(base_offset, Kind::TxnIndex);
-        let bytes = self.side_file(&name)?;
-        check_aborted(
-            &name,
-            bytes.as_deref(),
-            &std::mem::take(&mut history.aborted),
-            history.saw_everything(),
-            &mut self.findings,
-        );
+        let stored = Aborted { bytes: self.side_file(&name)?, file: name, unsettled };
+        let seen = std::mem::take(&mut history.aborted);
+        stored.check(&seen, history.saw_everything(), &mut self.findings);
         Ok(next_offset)
     }
 
@@ -243,23 +261,31 @@ impl Verify<'_> {
         }
     }
 
-    fn check_checkpoints(&mut self) -> CliResult<()> {
-        let log_start = (checkpoint::LOG_START, Some(self.log.start));
-        let others =
-            [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK].map(|name| (name, self.checkpoint_offset(name)));
-        for (name, offset) in others.into_iter().chain([log_start]) {
+    fn load_checkpoints(&mut self) -> CliResult<()> {
+        self.promised.log_start = self.checkpoint_offset(checkpoint::LOG_START);
+        self.promised.recovery_point = self.checkpoint_offset(checkpoint::RECOVERY_POINT);
+        self.promised.high_watermark = self.checkpoint_offset(checkpoint::HIGH_WATERMARK);
+        let path = self.place.data_directory.join(clean_shutdown::FILE_NAME);
+        if let Some(bytes) = self.device.read_small(&path, SIDE_FILE_LIMIT_BYTES)? {
+            self.promised.clean = true;
+            if let Err(error) = clean_shutdown::parse(&bytes) {
+                self.findings.problem(&format!("../{}", clean_shutdown::FILE_NAME), None, None, error);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_checkpoints(&mut self) {
+        for (name, offset) in [
+            (checkpoint::LOG_START, self.promised.log_start),
+            (checkpoint::RECOVERY_POINT, self.promised.recovery_point),
+            (checkpoint::HIGH_WATERMARK, self.promised.high_watermark),
+        ] {
             if let Some(offset) = offset.filter(|offset| *offset > self.log.end) {
                 let what = format!("says offset {offset}, but the log ends at {}: records are missing", self.log.end);
                 self.findings.problem(&format!("../{name}"), None, Some(self.log.end), what);
             }
         }
-        let path = self.place.data_directory.join(clean_shutdown::FILE_NAME);
-        if let Some(bytes) = self.device.read_small(&path, SIDE_FILE_LIMIT_BYTES)?
-            && let Err(error) = clean_shutdown::parse(&bytes)
-        {
-            self.findings.problem(&format!("../{}", clean_shutdown::FILE_NAME), None, None, error);
-        }
-        Ok(())
     }
 
     /// Opens the log in memory: what the engine would not open, or open only in part, is wrong too.

@@ -140,50 +140,66 @@ impl Indexes {
     }
 }
 
-/// Compares a segment's `.txnindex` (`None`: there is no such file) with the aborts seen in it. Where the log was not seen
-/// `from_the_start`, transactions may have begun earlier than was seen.
-pub fn check_aborted(
-    file: &str,
-    bytes: Option<&[u8]>,
-    seen: &[AbortedTxn],
-    from_the_start: bool,
-    findings: &mut Findings,
-) {
-    let decoded = bytes.map(txn_index::decode_all).unwrap_or(Ok((Vec::new(), txn_index::TxnFindings::default())));
-    let (entries, odd) = match decoded {
-        Ok(decoded) => decoded,
-        Err(error) => return findings.problem(file, None, None, error),
-    };
-    let at = |entry: usize| Some((entry * txn_index::ENTRY_BYTES) as u64);
-    if odd.partial_bytes > 0 {
-        findings.problem(file, at(entries.len()), None, "ends inside an entry");
-    }
-    if let Some(entry) = odd.first_not_increasing {
-        findings.problem(file, at(entry), None, format_args!("entry {entry} is not above the one before it"));
-    }
-    if let Some(entry) = odd.first_impossible {
-        findings.problem(file, at(entry), None, format_args!("entry {entry} holds a value that nobody writes"));
-    }
-    for abort in seen {
-        let same =
-            |entry: &&AbortedTxn| (entry.producer_id, entry.last_offset) == (abort.producer_id, abort.last_offset);
-        match entries.iter().find(same) {
-            None => {
-                let what = format!(
-                    "no entry for the transaction of producer {} aborted here; its records would be shown",
-                    abort.producer_id
-                );
-                findings.problem(file, None, Some(abort.last_offset), what);
+/// A segment's `.txnindex`.
+pub struct Aborted {
+    /// Name of the file.
+    pub file: String,
+    /// Its content; `None`: there is no such file.
+    pub bytes: Option<Vec<u8>>,
+    /// The next opening reads the segment again and rebuilds the file, so it may lack entries.
+    pub unsettled: bool,
+}
+
+impl Aborted {
+    /// Compares it with the aborts seen in the segment. Where the log was not seen `from_the_start`, transactions may have
+    /// begun earlier than was seen.
+    pub fn check(&self, seen: &[AbortedTxn], from_the_start: bool, findings: &mut Findings) {
+        let decoded = self.bytes.as_deref().map(txn_index::decode_all);
+        let entries = match decoded.unwrap_or(Ok((Vec::new(), txn_index::TxnFindings::default()))) {
+            Ok((entries, odd)) => {
+                self.report_odd(&entries, odd, findings);
+                entries
             }
-            Some(entry) if entry != abort && (from_the_start || entry.first_offset > abort.first_offset) => {
-                findings.problem(
-                    file,
-                    None,
-                    Some(abort.last_offset),
-                    format_args!("says {entry:?}, the log says {abort:?}"),
-                );
+            Err(error) => return findings.problem(&self.file, None, None, error),
+        };
+        for abort in seen {
+            let at = Some(abort.last_offset);
+            let same =
+                |entry: &&AbortedTxn| (entry.producer_id, entry.last_offset) == (abort.producer_id, abort.last_offset);
+            match entries.iter().find(same) {
+                None if self.unsettled => {
+                    findings.note(&self.file, None, at, "no entry yet for the transaction aborted here");
+                }
+                None => {
+                    let producer_id = abort.producer_id;
+                    let what = format!(
+                        "no entry for the transaction of producer {producer_id} aborted here; its records would be shown"
+                    );
+                    findings.problem(&self.file, None, at, what);
+                }
+                Some(entry) if entry != abort && (from_the_start || entry.first_offset > abort.first_offset) => {
+                    findings.problem(&self.file, None, at, format_args!("says {entry:?}, the log says {abort:?}"));
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
+        }
+    }
+
+    fn report_odd(&self, entries: &[AbortedTxn], odd: txn_index::TxnFindings, findings: &mut Findings) {
+        let at = |entry: usize| Some((entry * txn_index::ENTRY_BYTES) as u64);
+        if odd.partial_bytes > 0 {
+            findings.problem(&self.file, at(entries.len()), None, "ends inside an entry");
+        }
+        if let Some(entry) = odd.first_not_increasing {
+            findings.problem(&self.file, at(entry), None, format_args!("entry {entry} is not above the one before it"));
+        }
+        if let Some(entry) = odd.first_impossible {
+            findings.problem(
+                &self.file,
+                at(entry),
+                None,
+                format_args!("entry {entry} holds a value that nobody writes"),
+            );
         }
     }
 }

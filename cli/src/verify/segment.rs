@@ -11,10 +11,14 @@ use crate::read::DECODE_LIMIT_BYTES;
 use oncelog_device::DeviceError;
 use oncelog_formats::batch::{FRAME_BYTES, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC};
 use oncelog_formats::{BatchView, FormatError};
+use std::time::Duration;
 
 /// A batch header that fits less than this behind the last batch is no batch: zeros here end a segment.
 const ZERO_GUARD_BYTES: usize = 64;
 const SEARCH_BYTES: usize = 1 << 20;
+/// A write under way is over by then.
+const LOOKS_AGAIN: usize = 3;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(30);
 
 /// Something that wants to see every good batch.
 pub trait Visitor {
@@ -39,6 +43,8 @@ pub struct SegmentWalk<'a> {
     pub file: &'a str,
     /// First offset that it may hold.
     pub base_offset: i64,
+    /// Somebody may be writing to it now.
+    pub unsettled: bool,
     /// Its bytes.
     pub window: Window,
     /// What the indexes say about it.
@@ -61,7 +67,7 @@ impl SegmentWalk<'_> {
     pub fn run(mut self, visitor: &mut dyn Visitor, advance: &dyn Fn(u64)) -> CliResult<i64> {
         let (mut position, mut next_offset) = (0, self.base_offset);
         while position < self.window.length() {
-            match self.batch_at(position)? {
+            match self.settled_batch_at(position, next_offset)? {
                 Found::Good(size) => {
                     let batch = self.window.at(position, size)?;
                     if let Ok(batch) = BatchView::new(batch) {
@@ -80,6 +86,25 @@ impl SegmentWalk<'_> {
         }
         self.indexes.finish(next_offset, self.findings);
         Ok(next_offset)
+    }
+
+    /// What stands at `position`. What looks damaged while somebody may be writing is looked at again a little later.
+    fn settled_batch_at(&mut self, position: u64, expected: i64) -> CliResult<Found> {
+        let mut found = self.batch_at(position)?;
+        for _ in 0..if self.unsettled { LOOKS_AGAIN } else { 0 } {
+            let at_rest = match found {
+                Found::Good(_) => true,
+                Found::Zeros => self.search(position + 1, expected)?.is_none(),
+                Found::Bad(_) => false,
+            };
+            if at_rest {
+                break;
+            }
+            std::thread::sleep(LOOK_AGAIN_AFTER);
+            self.window.forget()?;
+            found = self.batch_at(position)?;
+        }
+        Ok(found)
     }
 
     fn batch_at(&mut self, position: u64) -> Result<Found, DeviceError> {

@@ -26,6 +26,13 @@ impl Window {
         self.length
     }
 
+    /// Reads everything anew from here on, with the length of now.
+    pub fn forget(&mut self) -> Result<(), DeviceError> {
+        self.length = self.file.length()?;
+        self.filled = 0;
+        Ok(())
+    }
+
     /// Up to `want` bytes from `position`; fewer only at the end of the file.
     pub fn at(&mut self, position: u64, want: usize) -> Result<&[u8], DeviceError> {
         let available = usize::try_from(self.length.saturating_sub(position)).unwrap_or(usize::MAX);

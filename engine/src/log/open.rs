@@ -147,6 +147,7 @@ pub(super) fn recover<'a>(
         txns: OpenTxns::new(),
         side_files: Vec::new(),
         append_floor_ms: i64::MAX,
+        ahead: None,
     };
     recovery.run(limit)?;
     Ok(recovery)
@@ -258,6 +259,7 @@ fn assemble(
         log_start: 0,
         log_start_batch: 0,
         high_watermark: 0,
+        high_watermark_settled: false,
         follows_end: options.high_watermark_follows_end,
         epochs: recovered.epochs,
         epochs_dirty: recovered.epochs_dirty,

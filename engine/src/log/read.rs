@@ -38,11 +38,33 @@ struct Place {
 
 impl Shared {
     pub(crate) fn read(&self, read: &Read) -> Result<Fetched> {
+        if read.isolation != Isolation::LogEnd {
+            self.settle_high_watermark()?;
+        }
         loop {
             if let Some(fetched) = self.try_read(read)? {
                 return Ok(fetched);
             }
         }
+    }
+
+    /// A leader may name a high watermark inside a batch; readers see whole batches, so it then stands at the batch's
+    /// base, as in Kafka from the first read on.
+    fn settle_high_watermark(&self) -> Result<()> {
+        let asked = {
+            let state = self.state.lock();
+            if state.high_watermark_settled || state.check_usable().is_err() {
+                return Ok(());
+            }
+            state.high_watermark
+        };
+        let base = self.batch_base_at(asked)?;
+        let mut state = self.state.lock();
+        if state.high_watermark == asked {
+            state.set_high_watermark(base);
+            state.high_watermark_settled = true;
+        }
+        Ok(())
     }
 
     /// One attempt; `None` when the log was truncated meanwhile.

@@ -46,6 +46,15 @@ pub(super) struct Recovery<'a> {
     pub side_files: Vec<SideFile>,
     /// Append times of replayed batches lie between this and now.
     pub append_floor_ms: i64,
+    /// A snapshot newer than the one that the replay begins with: it may remember what the log no longer holds.
+    pub ahead: Option<(i64, ProducerTable)>,
+}
+
+/// Which of a segment's side files are made anew from its batches.
+#[derive(Clone, Copy)]
+struct Rebuild {
+    index: bool,
+    aborted: bool,
 }
 
 /// A segment as it was found, before its batches are looked at.
@@ -69,12 +78,15 @@ impl Recovery<'_> {
         let suspicious = newest.as_ref().is_none_or(|(_, loaded)| {
             loaded.table.iter().any(|(_, p)| p.coordinator_epoch >= 0 || p.txn_first_offset.is_some())
         });
-        let needs = |o: &Opened| self.must_rebuild(o) || (o.aborted.is_none() && suspicious);
-        let first_rebuilt = opened.iter().find(|o| needs(o)).map(|o| o.base);
-        let rebuilt: Vec<bool> = opened.iter().map(needs).collect();
+        let needs = |o: &Opened| {
+            let index = self.must_rebuild(o);
+            Rebuild { index, aborted: index || (o.aborted.is_none() && suspicious) }
+        };
+        let rebuilt: Vec<Rebuild> = opened.iter().map(needs).collect();
+        let first_rebuilt = opened.iter().zip(&rebuilt).find(|(_, r)| r.aborted).map(|(o, _)| o.base);
         let start = match (newest, first_rebuilt) {
             (Some((offset, loaded)), Some(base)) if offset > base => {
-                drop(loaded);
+                self.ahead = Some((offset, loaded.table));
                 self.load_snapshot(base.min(limit))?
             }
             (newest, _) => newest,
@@ -103,7 +115,34 @@ impl Recovery<'_> {
             }
         }
         self.drop_segments_behind(last_end)?;
-        Ok(last_end.unwrap_or(0))
+        let end = last_end.unwrap_or(0);
+        self.catch_up(end);
+        Ok(end)
+    }
+
+    /// Takes from the newer snapshot what the replay could not know, once it has come to its offset.
+    fn catch_up(&mut self, reached: i64) {
+        if self.ahead.as_ref().is_none_or(|(offset, _)| *offset > reached) {
+            return;
+        }
+        let (_, mut table) = self.ahead.take().expect("looked at above");
+        table.expire(self.clock.now_ms(), self.config.producer_id_expiration_ms);
+        for (id, entry) in table.iter() {
+            match self.producers.get(id) {
+                None => {
+                    self.producers.put(id, *entry);
+                    if let Some(first_offset) = entry.txn_first_offset {
+                        self.txns.start(id, first_offset);
+                    }
+                }
+                Some(mine) if (mine.epoch, mine.last_offset()) == (entry.epoch, entry.last_offset()) => {
+                    let mut richer = if mine.batches().len() < entry.batches().len() { *entry } else { mine };
+                    richer.last_append_ms = entry.last_append_ms;
+                    self.producers.put(id, richer);
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     fn adopt(&mut self, loaded: Loaded) {
@@ -267,9 +306,14 @@ impl Recovery<'_> {
     }
 
     /// Reads what has to be read of one segment. Breaks if nothing behind it belongs to the log.
-    fn recover_segment(&mut self, mut opened: Opened, rebuild: bool, from: i64) -> Result<(Segment, ControlFlow<()>)> {
+    fn recover_segment(
+        &mut self,
+        mut opened: Opened,
+        rebuild: Rebuild,
+        from: i64,
+    ) -> Result<(Segment, ControlFlow<()>)> {
         let base = opened.base;
-        let index = opened.index.take().filter(|_| !rebuild);
+        let index = opened.index.take().filter(|_| !rebuild.index);
         // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
         let start = match &index {
             Some(index) if from > base => {
@@ -285,13 +329,13 @@ impl Recovery<'_> {
             next_offset: base,
             data_end: base,
             index: index.unwrap_or_else(|| SegmentIndex::new(base, self.config)),
-            aborted: opened.aborted.take().filter(|_| !rebuild).unwrap_or_default(),
+            aborted: opened.aborted.take().filter(|_| !rebuild.aborted).unwrap_or_default(),
             first_batch_timestamp: None,
             created_ms: self.clock.now_ms(),
             grown_ms: opened.modified_ms.min(self.clock.now_ms()),
             damage: None,
-            persisted: !rebuild,
-            has_index_files: !rebuild,
+            persisted: !rebuild.aborted,
+            has_index_files: !rebuild.index,
         };
         let file = opened.file.clone();
         let end = scan(&*file, start, opened.length, base, |position, view| {
@@ -301,10 +345,10 @@ impl Recovery<'_> {
         if start > 0 {
             segment.first_batch_timestamp = first_timestamp(&*file, opened.length);
         }
-        if rebuild && opened.next_base.is_some() {
+        if rebuild.index && opened.next_base.is_some() {
             let _ = segment.index.seal();
         }
-        if !rebuild {
+        if !rebuild.index {
             segment.index.restart_counter();
         }
         (segment.size, segment.next_offset, segment.data_end) = (end.position, end.next_offset, end.next_offset);
@@ -317,14 +361,14 @@ impl Recovery<'_> {
         segment: &mut Segment,
         position: u64,
         view: &BatchView<'_>,
-        rebuild: bool,
+        rebuild: Rebuild,
         from: i64,
     ) -> Result<()> {
         let header = view.header();
         self.report.batches_scanned += 1;
         self.report.bytes_scanned += header.size_bytes() as u64;
         segment.first_batch_timestamp.get_or_insert(header.max_timestamp);
-        if rebuild {
+        if rebuild.index {
             segment.index_batch(position, header);
             if header.partition_leader_epoch > self.epochs.latest().unwrap_or(-1) {
                 self.epochs_dirty |=
@@ -333,17 +377,18 @@ impl Recovery<'_> {
         } else {
             segment.index.note_timestamp(header.max_timestamp, header.last_offset());
         }
+        self.catch_up(header.base_offset);
         if header.last_offset() >= from
             && let Some(batch) = incoming(view)?
         {
             self.report.batches_replayed += 1;
-            self.replay(segment, &batch, rebuild);
+            self.replay(segment, &batch, rebuild.aborted);
         }
         Ok(())
     }
 
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported.
-    fn replay(&mut self, segment: &mut Segment, batch: &Incoming, rebuild: bool) {
+    fn replay(&mut self, segment: &mut Segment, batch: &Incoming, rebuild_aborted: bool) {
         let now_ms = self.clock.now_ms();
         let append_ms = if batch.max_timestamp < 0 {
             now_ms
@@ -366,7 +411,7 @@ impl Recovery<'_> {
                 }
                 if let Some(completed) = completed {
                     let last_stable_offset = self.txns.complete(&completed);
-                    if rebuild && !completed.commit {
+                    if rebuild_aborted && !completed.commit {
                         segment.aborted.push(txn_index::AbortedTxn {
                             producer_id: completed.producer_id,
                             first_offset: completed.first_offset,

@@ -167,6 +167,8 @@ pub(crate) struct State {
     /// Base offset of the batch that holds the log start: where an older open transaction is taken to begin.
     pub log_start_batch: i64,
     pub high_watermark: i64,
+    /// The high watermark is known to lie between two batches.
+    pub high_watermark_settled: bool,
     pub follows_end: bool,
     pub epochs: EpochCache,
     pub epochs_dirty: bool,
@@ -244,6 +246,7 @@ impl State {
     /// Moves the high watermark into the log's bounds and lets go of transactions decided below it.
     pub fn set_high_watermark(&mut self, offset: i64) -> i64 {
         self.high_watermark = offset.clamp(self.log_start, self.log_end().max(self.log_start));
+        self.high_watermark_settled = self.high_watermark == self.log_end() || self.follows_end;
         self.txns.advance_high_watermark(self.high_watermark);
         self.check_order();
         self.high_watermark
