@@ -181,19 +181,12 @@ impl Verify<'_> {
         if let Some(bytes) = self.side_file(&name)? {
             indexes.load_times(name, base_offset, &bytes, &mut self.findings);
         }
-        let window = Window::new(self.device.open(&self.place.directory.join(file), OpenMode::Read)?)?;
-        let walk = SegmentWalk {
-            file,
-            base_offset,
-            unsettled,
-            window,
-            indexes,
-            findings: &mut self.findings,
-            totals: &mut self.totals,
-        };
-        let next_offset = walk.run(history, advance)?;
         let name = segment_file_name(base_offset, Kind::TxnIndex);
         let stored = Aborted { bytes: self.side_file(&name)?, file: name, unsettled };
+        let window = Window::new(self.device.open(&self.place.directory.join(file), OpenMode::Read)?)?;
+        let (findings, totals) = (&mut self.findings, &mut self.totals);
+        let walk = SegmentWalk { file, base_offset, unsettled, window, indexes, findings, totals };
+        let next_offset = walk.run(history, advance)?;
         let seen = std::mem::take(&mut history.aborted);
         stored.check(&seen, history.saw_everything(), &mut self.findings);
         Ok(next_offset)

@@ -105,6 +105,29 @@ fn lines_come_back_byte_for_byte() {
     assert!(place.values() == [&text[..], &text[..]].concat());
 }
 
+#[test]
+fn a_log_that_is_being_written_reads_as_a_prefix_and_has_nothing_wrong() {
+    let place = Place::new();
+    let input = place.file("input", &lines(0..LINES));
+    let options = ["--batch-lines", "20", "--in-flight", "2", "--config", "segment_bytes=500000"];
+    let mut import = place.start("import", &input, &options);
+    let whole = lines(0..LINES);
+    let mut looks = 0;
+    while import.try_wait().expect("a child").is_none() {
+        if !place.directory().join("00000000000000000000.log").exists() {
+            continue;
+        }
+        let found = place.values();
+        assert!(whole.starts_with(&found) && found.last().is_none_or(|byte| *byte == b'\n'), "no prefix");
+        let verify = place.command("verify").output().expect("a look");
+        assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+        looks += 1;
+    }
+    println!("{looks} looks");
+    assert!(looks >= 2, "the import was over too soon: make the input longer");
+    assert!(place.values() == whole);
+}
+
 struct Place {
     scratch: tempfile::TempDir,
 }
@@ -147,10 +170,14 @@ impl Place {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oncelog"));
+        command.arg(name).arg(self.directory());
+        command
+    }
+
     fn values(&self) -> Vec<u8> {
-        let read =
-            Command::new(env!("CARGO_BIN_EXE_oncelog")).arg("read").arg(self.directory()).arg("--values").output();
-        let read = read.expect("a reader");
+        let read = self.command("read").arg("--values").output().expect("a reader");
         assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
         read.stdout
     }

@@ -162,11 +162,14 @@ impl Aborted {
             }
             Err(error) => return findings.problem(&self.file, None, None, error),
         };
+        let unknown = |entry: &&AbortedTxn| !seen.iter().any(|abort| abort.last_offset == entry.last_offset);
+        for entry in entries.iter().filter(|_| from_the_start).filter(unknown) {
+            let what = format!("no transaction of producer {} was aborted here", entry.producer_id);
+            findings.problem(&self.file, None, Some(entry.last_offset), what);
+        }
         for abort in seen {
             let at = Some(abort.last_offset);
-            let same =
-                |entry: &&AbortedTxn| (entry.producer_id, entry.last_offset) == (abort.producer_id, abort.last_offset);
-            match entries.iter().find(same) {
+            match entries.iter().find(|entry| entry.last_offset == abort.last_offset) {
                 None if self.unsettled => {
                     findings.note(&self.file, None, at, "no entry yet for the transaction aborted here");
                 }

@@ -11,7 +11,7 @@ use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
 use super::layout::tidy;
-use super::recover::Recovery;
+use super::recover::{Bounds, Recovery};
 use super::state::{Progress, Segment, Staging, State};
 use super::types::{OpenOptions, OpenReport};
 use super::{Kick, Metrics, Shared};
@@ -60,11 +60,15 @@ impl Shared {
         let high_watermark = offset(options.high_watermark, &stored.high_watermark);
 
         let config = options.config.clone();
-        let mut recovered = recover(device, &*context.clock, dir, &config, &report, recovery_point, i64::MAX)?;
+        let promised = recovery_point.min(stored.recovery_point.value().unwrap_or(0));
+        let bounds = Bounds { recovery_point, promised, limit: i64::MAX };
+        let mut recovered = recover(device, &*context.clock, dir, &config, &report, bounds)?;
         let mut log_end = recovered.log_end();
         if recovered.report.snapshot_offset.is_some_and(|used| used > log_end) {
             // A snapshot of records that a crash took: begin again from one that the log bears out.
-            recovered = recover(device, &*context.clock, dir, &config, &report, recovery_point, log_end)?;
+            report.cut = recovered.report.cut;
+            report.repaired = recovered.report.repaired;
+            recovered = recover(device, &*context.clock, dir, &config, &report, Bounds { limit: log_end, ..bounds })?;
             log_end = recovered.log_end();
         }
         if recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty()) {
@@ -124,8 +128,7 @@ pub(super) fn recover<'a>(
     dir: &'a Path,
     config: &'a Config,
     report: &OpenReport,
-    durable: i64,
-    limit: i64,
+    bounds: Bounds,
 ) -> Result<Recovery<'a>> {
     let layout = tidy(device, dir)?;
     let mut report = report.clone();
@@ -136,7 +139,7 @@ pub(super) fn recover<'a>(
         dir,
         config,
         clean: report.clean,
-        durable,
+        bounds,
         layout,
         report,
         epochs,
@@ -149,7 +152,7 @@ pub(super) fn recover<'a>(
         append_floor_ms: i64::MAX,
         ahead: None,
     };
-    recovery.run(limit)?;
+    recovery.run()?;
     Ok(recovery)
 }
 

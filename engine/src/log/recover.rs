@@ -32,8 +32,7 @@ pub(super) struct Recovery<'a> {
     pub dir: &'a Path,
     pub config: &'a Config,
     pub clean: bool,
-    /// Everything below was promised to be on disk.
-    pub durable: i64,
+    pub bounds: Bounds,
     pub layout: Layout,
     pub report: OpenReport,
     pub epochs: EpochCache,
@@ -48,6 +47,18 @@ pub(super) struct Recovery<'a> {
     pub append_floor_ms: i64,
     /// A snapshot newer than the one that the replay begins with: it may remember what the log no longer holds.
     pub ahead: Option<(i64, ProducerTable)>,
+}
+
+/// Between which offsets recovery looks, and what it may count on.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Segments below need no second look after a crash.
+    pub recovery_point: i64,
+    /// Everything below was promised to be on disk, by the checkpoint file: what is missing there is damage. A recovery
+    /// point that the caller names says only where to look.
+    pub promised: i64,
+    /// Snapshots above are not used.
+    pub limit: i64,
 }
 
 /// Which of a segment's side files are made anew from its batches.
@@ -71,8 +82,9 @@ struct Opened {
 }
 
 impl Recovery<'_> {
-    /// Reads the directory. `limit`: snapshots above it are not used. Answers the log end.
-    pub fn run(&mut self, limit: i64) -> Result<i64> {
+    /// Reads the directory; answers the log end.
+    pub fn run(&mut self) -> Result<i64> {
+        let limit = self.bounds.limit;
         let opened = self.open_segments()?;
         let newest = self.load_snapshot(limit)?;
         let suspicious = newest.as_ref().is_none_or(|(_, loaded)| {
@@ -230,7 +242,7 @@ impl Recovery<'_> {
     }
 
     fn must_rebuild(&self, opened: &Opened) -> bool {
-        let unsure = !self.clean && opened.next_base.is_none_or(|next| next > self.durable);
+        let unsure = !self.clean && opened.next_base.is_none_or(|next| next > self.bounds.recovery_point);
         unsure || opened.index.is_none() || self.epochs_lost
     }
 
@@ -263,7 +275,7 @@ impl Recovery<'_> {
         }
         let meta = codec::SnapshotMeta {
             log_end_offset: base,
-            durable_offset: base.min(self.durable),
+            durable_offset: base.min(self.bounds.recovery_point),
             sealed: None,
             log_id: None,
         };
@@ -433,13 +445,13 @@ impl Recovery<'_> {
     fn judge(&mut self, segment: &mut Segment, opened: &Opened, end: ScanEnd) -> Result<ControlFlow<()>> {
         let path = opened.file.path();
         let known_end = opened.index_end.unwrap_or(i64::MIN);
-        let promised = if self.clean && opened.next_base.is_some() { i64::MAX } else { self.durable };
+        let promised = if self.clean && opened.next_base.is_some() { i64::MAX } else { self.bounds.promised };
         let reason = match &end.stop {
             Stop::End if opened.next_base.is_some() && known_end >= end.next_offset => {
                 format!("the index knows offset {known_end}, the file ends before it")
             }
-            Stop::End if opened.next_base.is_none() && end.next_offset < self.durable => {
-                format!("the log ends here, everything below offset {} was promised", self.durable)
+            Stop::End if opened.next_base.is_none() && end.next_offset < self.bounds.promised => {
+                format!("the log ends here, everything below offset {} was promised", self.bounds.promised)
             }
             Stop::End => return Ok(ControlFlow::Continue(())),
             Stop::Zeroes => "zeroes".to_string(),

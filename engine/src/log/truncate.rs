@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
+use super::recover::Bounds;
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
@@ -49,8 +50,9 @@ impl Shared {
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
         let kept = state.active().base_offset;
+        let bounds = Bounds { recovery_point: kept, promised: kept, limit: offset };
         let clean = OpenReport { clean: true, ..OpenReport::default() };
-        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, kept, offset);
+        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds);
         let recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         state.producers = recovered.producers;
         state.txns = recovered.txns;
