@@ -8,9 +8,11 @@
 use crate::config::Config;
 use oncelog_formats::{FormatError, IndexFindings, OffsetEntry, TimeEntry};
 
+pub mod aborted;
 pub mod offset;
 pub mod time;
 
+pub use aborted::AbortedIndex;
 pub use offset::OffsetIndex;
 pub use time::TimeIndex;
 

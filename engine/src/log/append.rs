@@ -279,11 +279,11 @@ fn apply_changes(state: &mut State, changes: Vec<Option<Change>>) {
     }
 }
 
-/// Ends one transaction and remembers it in the segment's aborted index if it was aborted.
+/// Ends one transaction and remembers it in the aborted index if it was aborted.
 pub(super) fn complete_txn(state: &mut State, completed: &CompletedTxn) {
     let last_stable_offset = state.txns.complete(completed);
     if !completed.commit {
-        state.active_mut().aborted.push(oncelog_formats::txn_index::AbortedTxn {
+        state.aborted.push(oncelog_formats::txn_index::AbortedTxn {
             producer_id: completed.producer_id,
             first_offset: completed.first_offset,
             last_offset: completed.last_offset,

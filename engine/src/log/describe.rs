@@ -32,7 +32,7 @@ impl Shared {
                     max_timestamp: segment.index.largest_timestamp(),
                     offset_index: segment.index.offset_entries().to_vec(),
                     time_index: segment.index.time_entries().to_vec(),
-                    txn_index: segment.aborted.clone(),
+                    txn_index: state.aborted_in_segment(segment.base_offset).to_vec(),
                 })
                 .collect(),
             leader_epochs: state.epochs.entries().to_vec(),

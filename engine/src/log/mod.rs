@@ -1,5 +1,6 @@
 //! One partition log: one verb per file around one state.
 
+mod aborted;
 mod append;
 mod commit;
 mod describe;

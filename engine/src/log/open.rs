@@ -19,7 +19,7 @@ use crate::checkpoints::{DirectoryCheckpoints, Stored};
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Error, Result};
-use crate::index::SegmentIndex;
+use crate::index::{AbortedIndex, SegmentIndex};
 
 /// What an engine gives to each of its logs.
 pub(crate) struct Context {
@@ -148,6 +148,7 @@ pub(super) fn recover<'a>(
         segments: BTreeMap::new(),
         producers: ProducerTable::new(),
         txns: OpenTxns::new(),
+        aborted: AbortedIndex::default(),
         side_files: Vec::new(),
         append_floor_ms: i64::MAX,
         ahead: None,
@@ -183,6 +184,7 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     let segment = new_segment(recovery.device, recovery.clock, recovery.dir, recovery.config, offset)?;
     recovery.segments.insert(offset, segment);
     recovery.txns.clear();
+    recovery.aborted = AbortedIndex::default();
     Ok(())
 }
 
@@ -204,7 +206,6 @@ pub(super) fn new_segment(
         next_offset: base_offset,
         data_end: base_offset,
         index: SegmentIndex::new(base_offset, config),
-        aborted: Vec::new(),
         first_batch_timestamp: None,
         created_ms: now_ms,
         grown_ms: now_ms,
@@ -269,6 +270,7 @@ fn assemble(
         producers: recovered.producers,
         verifications: Verifications::new(),
         txns: recovered.txns,
+        aborted: recovered.aborted,
         segments: recovered.segments,
         spare: None,
         spares_made: 0,

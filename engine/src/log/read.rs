@@ -11,6 +11,7 @@ use oncelog_formats::batch::HEADER_BYTES;
 use oncelog_formats::{BatchHeader, BatchView};
 
 use super::Shared;
+use super::aborted::aborted_in;
 use super::state::{Segment, State};
 use super::types::{Ack, Fetched, Isolation, Read};
 use crate::error::{Error, Result};
@@ -88,8 +89,10 @@ impl Shared {
                     }
                     let aborted = match read.isolation {
                         Isolation::Committed => aborted_in(&state, place.base_offset, read.offset, upper_position),
-                        _ => Vec::new(),
+                        _ => Some(Vec::new()),
                     };
+                    // Retention took the segment meanwhile, and with it the list: the read begins again and says so.
+                    let Some(aborted) = aborted else { return Ok(None) };
                     let (high_watermark, last_stable_offset) = (place.high_watermark, place.last_stable_offset);
                     return Ok(Some(Fetched { data, aborted, high_watermark, last_stable_offset }));
                 }
@@ -266,23 +269,4 @@ fn check_batches(data: &[u8], place: &Place, position: u64, wanted: i64) -> Resu
         at += view.bytes().len();
     }
     Ok(at)
-}
-
-/// Transactions aborted in what was read (Kafka's `collectAbortedTransactions`).
-fn aborted_in(state: &State, base_offset: i64, start: i64, upper_position: u64) -> Vec<(i64, i64)> {
-    let Some(segment) = state.segments.get(&base_offset) else { return Vec::new() };
-    let after = state.segments.range(base_offset + 1..).next().map(|(base, _)| *base);
-    let upper = segment.index.offset_at_position(upper_position).or(after).unwrap_or_else(|| state.log_end());
-    let mut found = Vec::new();
-    for segment in state.segments.range(base_offset..).map(|(_, s)| s) {
-        for txn in &segment.aborted {
-            if txn.last_offset >= start && txn.first_offset < upper {
-                found.push((txn.producer_id, txn.first_offset));
-            }
-            if txn.last_stable_offset >= upper {
-                return found;
-            }
-        }
-    }
-    found
 }

@@ -21,7 +21,7 @@ use super::types::OpenReport;
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Damage, Result};
-use crate::index::SegmentIndex;
+use crate::index::{AbortedIndex, SegmentIndex};
 use crate::segment::incoming;
 use crate::segment::scan::{ScanEnd, Stop, scan};
 
@@ -42,6 +42,7 @@ pub(super) struct Recovery<'a> {
     pub segments: BTreeMap<i64, Segment>,
     pub producers: ProducerTable,
     pub txns: OpenTxns,
+    pub aborted: AbortedIndex,
     pub side_files: Vec<SideFile>,
     /// Append times of replayed batches lie between this and now.
     pub append_floor_ms: i64,
@@ -128,6 +129,7 @@ impl Recovery<'_> {
         }
         self.drop_segments_behind(last_end)?;
         let end = last_end.unwrap_or(0);
+        self.aborted.truncate_to(end);
         self.catch_up(end);
         Ok(end)
     }
@@ -182,7 +184,7 @@ impl Recovery<'_> {
             }
             let length = file.length()?;
             let (index, index_end) = self.load_index(base, length, &*file)?;
-            let aborted = self.load_aborted(base)?;
+            let aborted = self.load_aborted(base, bases.get(i + 1).copied())?;
             let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(0);
             opened.push(Opened {
                 base,
@@ -227,13 +229,14 @@ impl Recovery<'_> {
         Ok((usable.then_some(index), index_end))
     }
 
-    fn load_aborted(&mut self, base: i64) -> Result<Option<Vec<txn_index::AbortedTxn>>> {
+    fn load_aborted(&mut self, base: i64, next_base: Option<i64>) -> Result<Option<Vec<txn_index::AbortedTxn>>> {
         let path = self.path(base, Kind::TxnIndex);
         let Some(bytes) = self.device.read_small(&path, 1 << 30)? else { return Ok(None) };
+        let in_segment = |txn: &txn_index::AbortedTxn| {
+            txn.last_offset >= base && next_base.is_none_or(|next| txn.last_offset < next)
+        };
         match txn_index::decode_all(&bytes) {
-            Ok((entries, findings)) if findings.is_clean() && entries.iter().all(|e| e.last_offset >= base) => {
-                Ok(Some(entries))
-            }
+            Ok((entries, findings)) if findings.is_clean() && entries.iter().all(in_segment) => Ok(Some(entries)),
             _ => {
                 self.report.repaired.push(format!("{}: unreadable, rebuilt", path.display()));
                 Ok(None)
@@ -341,7 +344,6 @@ impl Recovery<'_> {
             next_offset: base,
             data_end: base,
             index: index.unwrap_or_else(|| SegmentIndex::new(base, self.config)),
-            aborted: opened.aborted.take().filter(|_| !rebuild.aborted).unwrap_or_default(),
             first_batch_timestamp: None,
             created_ms: self.clock.now_ms(),
             grown_ms: opened.modified_ms.min(self.clock.now_ms()),
@@ -349,6 +351,9 @@ impl Recovery<'_> {
             persisted: !rebuild.aborted,
             has_index_files: !rebuild.index,
         };
+        for txn in opened.aborted.take().filter(|_| !rebuild.aborted).into_iter().flatten() {
+            self.aborted.push(txn);
+        }
         let file = opened.file.clone();
         let end = scan(&*file, start, opened.length, base, |position, view| {
             self.take_batch(&mut segment, position, &view, rebuild, from)?;
@@ -394,13 +399,13 @@ impl Recovery<'_> {
             && let Some(batch) = incoming(view)?
         {
             self.report.batches_replayed += 1;
-            self.replay(segment, &batch, rebuild.aborted);
+            self.replay(&batch, rebuild.aborted);
         }
         Ok(())
     }
 
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported.
-    fn replay(&mut self, segment: &mut Segment, batch: &Incoming, rebuild_aborted: bool) {
+    fn replay(&mut self, batch: &Incoming, rebuild_aborted: bool) {
         let now_ms = self.clock.now_ms();
         let append_ms = if batch.max_timestamp < 0 {
             now_ms
@@ -424,7 +429,7 @@ impl Recovery<'_> {
                 if let Some(completed) = completed {
                     let last_stable_offset = self.txns.complete(&completed);
                     if rebuild_aborted && !completed.commit {
-                        segment.aborted.push(txn_index::AbortedTxn {
+                        self.aborted.push(txn_index::AbortedTxn {
                             producer_id: completed.producer_id,
                             first_offset: completed.first_offset,
                             last_offset: completed.last_offset,

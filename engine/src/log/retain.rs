@@ -124,6 +124,7 @@ impl Shared {
             state.segments.remove(base);
             self.doom(&mut state, *base)?;
         }
+        state.aborted.forget_below(new_start);
         drop(state);
         self.store_log_start()?;
         Ok(bases)

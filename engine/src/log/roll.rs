@@ -193,7 +193,6 @@ impl Shared {
                 next_offset: base_offset,
                 data_end: base_offset,
                 index: SegmentIndex::new(base_offset, &state.config),
-                aborted: Vec::new(),
                 first_batch_timestamp: None,
                 created_ms: now_ms,
                 grown_ms: now_ms,

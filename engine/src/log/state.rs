@@ -14,7 +14,7 @@ use super::types::Ack;
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Damage, Error, Result};
-use crate::index::SegmentIndex;
+use crate::index::{AbortedIndex, SegmentIndex};
 
 /// Kafka's recovery reads a batch header's first bytes behind the last batch: fewer zeroes than this and stale bytes
 /// of the next block could be taken for one.
@@ -29,7 +29,6 @@ pub(crate) struct Segment {
     /// Offset behind the last batch: below `next_offset` after a truncation inside a batch.
     pub data_end: i64,
     pub index: SegmentIndex,
-    pub aborted: Vec<AbortedTxn>,
     /// Largest timestamp of the first batch: the clock of time-based rolling.
     pub first_batch_timestamp: Option<i64>,
     pub created_ms: i64,
@@ -175,6 +174,7 @@ pub(crate) struct State {
     pub producers: ProducerTable,
     pub verifications: Verifications,
     pub txns: OpenTxns,
+    pub aborted: AbortedIndex,
     pub segments: BTreeMap<i64, Segment>,
     pub staging: Staging,
     /// Length of the active file whose blocks are written.
@@ -266,6 +266,12 @@ impl State {
             self.high_watermark,
             self.log_end()
         );
+    }
+
+    /// The aborted transactions whose markers lie in the segment of this base: what its `.txnindex` holds.
+    pub fn aborted_in_segment(&self, base_offset: i64) -> &[AbortedTxn] {
+        let next = self.segments.range(base_offset + 1..).next().map_or(i64::MAX, |(base, _)| *base);
+        self.aborted.ending_in(base_offset, next)
     }
 
     /// The segment that holds `offset` or would: the last whose base is not above it.

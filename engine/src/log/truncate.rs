@@ -16,6 +16,7 @@ use super::types::OpenReport;
 use super::upkeep::latch;
 use crate::checkpoints::Offsets;
 use crate::error::{Error, Result};
+use crate::index::AbortedIndex;
 use crate::segment::walk::Walker;
 
 impl Shared {
@@ -56,6 +57,7 @@ impl Shared {
         let recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         state.producers = recovered.producers;
         state.txns = recovered.txns;
+        state.aborted = recovered.aborted;
         state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
         state.side_files = recovered.side_files;
         let segments = recovered.segments;
@@ -99,6 +101,7 @@ impl Shared {
         let segment = segment.map_err(|error| give_up(&mut state, error))?;
         state.producers = ProducerTable::new();
         state.txns = OpenTxns::new();
+        state.aborted = AbortedIndex::default();
         state.epochs.clear();
         state.epochs_dirty = true;
         state.newest_snapshot = -1;

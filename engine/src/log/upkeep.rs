@@ -108,8 +108,13 @@ impl Shared {
                 };
                 (segment.base_offset, self.index_files(&state, segment.base_offset))
             };
+            let has_aborts = files.len() > 2;
             for file in files {
                 self.device.write_small(&file.path, &file.bytes)?;
+            }
+            if !has_aborts {
+                // One that recovery did not bear out must not stay for Kafka to read.
+                self.device.remove(&self.dir.join(segment_file_name(base, Kind::TxnIndex)))?;
             }
             if let Some(segment) = self.state.lock().segments.get_mut(&base) {
                 segment.persisted = true;
@@ -127,8 +132,9 @@ impl Shared {
             SideFile { path: path(Kind::OffsetIndex), bytes: offsets },
             SideFile { path: path(Kind::TimeIndex), bytes: times },
         ];
-        if !segment.aborted.is_empty() {
-            files.push(SideFile { path: path(Kind::TxnIndex), bytes: txn_index::encode_all(&segment.aborted) });
+        let aborted = state.aborted_in_segment(base_offset);
+        if !aborted.is_empty() {
+            files.push(SideFile { path: path(Kind::TxnIndex), bytes: txn_index::encode_all(aborted) });
         }
         files
     }
