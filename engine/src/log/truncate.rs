@@ -68,9 +68,10 @@ impl Shared {
         }
         let newest_snapshot = state.newest_snapshot;
         state.txns.forget_decided_below(newest_snapshot);
-        if state.high_watermark >= offset {
-            state.set_high_watermark(offset);
-        }
+        // Also where it does not move: the pass that rebuilt the transactions knows no high watermark, and those decided
+        // below it must not hold readers back again.
+        let high_watermark = state.high_watermark.min(offset);
+        state.set_high_watermark(high_watermark);
         drop(state);
         self.store_after_truncation(offset)
     }
