@@ -107,8 +107,8 @@ impl DeviceFile for HostFile {
         self.length()
     }
 
-    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
-        self.read(position, buffer)
+    fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.read_some(position, buffer)
     }
 
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {

@@ -10,6 +10,10 @@
 //! 4. A name (created, renamed, removed) survives the loss of power after [`Device::sync_directory`] of its directory.
 //! 5. A crash may leave any subset of what was not synced, torn at 512-byte sectors.
 //! 6. After a failed write or sync nothing may be concluded about the file's contents until it is opened again.
+//! 7. A failed or short read says nothing about what is stored: the next one may succeed.
+//! 8. What is read may not be what was written: sectors go bad, and a completed write may never have arrived or may
+//!    stand somewhere else in the file. Nothing read is believed before its checksum or its neighbours bear it out.
+//! 9. Out of space is an answer, not a failure: what stood there stands.
 //!
 //! Calls block until done, and the kernel reads no buffer after the call has returned. That was chosen over a
 //! submit/complete interface because one log has at most one group in flight: the depth comes from splitting a large
@@ -128,8 +132,20 @@ pub trait DeviceFile: Send + std::marker::Sync {
     /// Length now.
     fn length(&self) -> Result<u64>;
 
-    /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
-    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize>;
+    /// Reads from `position`, as many bytes as come at once; 0 only at the end of the file or for an empty buffer.
+    fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize>;
+
+    /// Reads up to `buffer.len()` bytes; fewer only at the end of the file. The one place that knows of short reads.
+    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_some(position + filled as u64, &mut buffer[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        Ok(filled)
+    }
 
     /// Writes `buffer[..length]` at `position`, both multiples of [`BLOCK_BYTES`], inside the prepared length.
     /// On return, even with an error, nothing reads the buffer any more.

@@ -99,16 +99,9 @@ impl HostFile {
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
-    pub(crate) fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            let read = retry_on_intr(|| rustix::io::pread(&self.buffered, &mut buffer[done..], position + done as u64));
-            match read.map_err(|errno| self.failed("read", errno))? {
-                0 => break,
-                bytes => done += bytes,
-            }
-        }
-        Ok(done)
+    pub(crate) fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        let read = retry_on_intr(|| rustix::io::pread(&self.buffered, &mut *buffer, position));
+        read.map_err(|errno| self.failed("read", errno))
     }
 
     /// Refuses a write that is misaligned, longer than its buffer or not inside the file's length: extending a file is

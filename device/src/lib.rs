@@ -29,7 +29,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use device::{BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 pub use error::{DeviceError, DeviceErrorKind};
 pub use fault::{FaultDevice, FaultOp};
-pub use memory::MemoryDevice;
+pub use memory::{MemoryDevice, SectorDamage};
 pub use overlay::OverlayDevice;
 pub use probe::MachineReport;
 pub use uring::UringDevice;

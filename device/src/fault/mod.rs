@@ -28,6 +28,12 @@ pub enum FaultOp {
     Read,
     /// `prepare` and `write_small`: out of space.
     Space,
+    /// `DeviceFile::read_some` gives fewer bytes than there are.
+    ShortRead,
+    /// `DeviceFile::write` answers that all is well and stores nothing.
+    LostWrite,
+    /// `DeviceFile::write` answers that all is well and stores its blocks elsewhere in the file.
+    MisdirectedWrite,
 }
 
 #[derive(Clone, Debug)]
@@ -108,8 +114,22 @@ impl Faults {
         }
     }
 
-    /// Counts one operation matching `kind` in every plan; an error where one of them strikes.
+    /// Whether something planted has not struck yet.
+    pub(crate) fn pending(&self) -> bool {
+        !self.plants.is_empty()
+    }
+
+    /// As [`Faults::strikes`]; an error where it does.
     pub(crate) fn check(&mut self, kind: FaultOp, op: &'static str, path: &Path) -> Result<()> {
+        match (self.strikes(kind), kind) {
+            (false, _) => Ok(()),
+            (true, FaultOp::Space) => Err(DeviceError::full(op, path)),
+            (true, _) => Err(DeviceError::new(DeviceErrorKind::Injected, op, path)),
+        }
+    }
+
+    /// Counts one operation matching `kind` in every plan; whether one of them strikes.
+    pub(crate) fn strikes(&mut self, kind: FaultOp) -> bool {
         let mut strikes = false;
         for plant in self.plants.iter_mut().filter(|plant| plant.op == kind) {
             if plant.after > 0 {
@@ -120,14 +140,8 @@ impl Faults {
             }
         }
         self.plants.retain(|plant| plant.times > 0);
-        if !strikes {
-            return Ok(());
-        }
-        self.hits += 1;
-        Err(match kind {
-            FaultOp::Space => DeviceError::full(op, path),
-            _ => DeviceError::new(DeviceErrorKind::Injected, op, path),
-        })
+        self.hits += u64::from(strikes);
+        strikes
     }
 }
 

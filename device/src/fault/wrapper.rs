@@ -138,6 +138,17 @@ impl FaultFile {
         step(&self.faults, kinds, op, &self.base.path())
     }
 
+    /// Where a write goes: to its place, or, where it is misdirected, by its own length before or behind it.
+    fn aim(&self, position: u64, length: usize) -> Result<u64> {
+        if !self.faults.lock().strikes(FaultOp::MisdirectedWrite) {
+            return Ok(position);
+        }
+        let length = length as u64;
+        let behind = position + length;
+        let fits = behind + length <= self.base.length()?;
+        Ok(if fits { behind } else { position.saturating_sub(length) })
+    }
+
     /// Leaves the first blocks of a write that fails, as many as its number says.
     fn write_prefix(&self, position: u64, buffer: &AlignedBuffer, length: usize) {
         let hits = self.faults.lock().hits();
@@ -160,9 +171,11 @@ impl DeviceFile for FaultFile {
         self.base.length()
     }
 
-    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+    fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         self.step(&[FaultOp::Read], "read")?;
-        self.base.read(position, buffer)
+        let short = buffer.len() > 1 && self.faults.lock().strikes(FaultOp::ShortRead);
+        let wanted = if short { buffer.len() / 2 } else { buffer.len() };
+        self.base.read_some(position, &mut buffer[..wanted])
     }
 
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
@@ -173,6 +186,10 @@ impl DeviceFile for FaultFile {
             self.write_prefix(position, buffer, length);
             return write_fails;
         }
+        if self.faults.lock().strikes(FaultOp::LostWrite) {
+            return Ok(());
+        }
+        let position = self.aim(position, length)?;
         if sync == Sync::Data {
             let sync_fails = self.faults.lock().check(FaultOp::Sync, "write", &path);
             if sync_fails.is_err() {

@@ -3,7 +3,7 @@
 use super::MemoryDevice;
 use super::blocks::BLOCK;
 use super::names::{Entry, FileNode, names_of};
-use super::state::State;
+use super::state::{State, bad_sector};
 use super::trace::digest;
 use crate::buffers::AlignedBuffer;
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
@@ -64,6 +64,7 @@ impl Device for MemoryDevice {
             let images = node.images.lock();
             match images.written().length() {
                 length if length > limit_bytes => Err(DeviceError::too_large(op, path, length, limit_bytes)),
+                length if images.is_bad(0, length) => Err(bad_sector(op, path)),
                 _ => Ok(Some(images.written().to_vec())),
             }
         };
@@ -248,12 +249,10 @@ impl DeviceFile for MemoryFile {
         self.call("length", &[], &[], body, |&length| length)
     }
 
-    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+    fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         let wanted = buffer.len() as u64;
         let body = |state: &mut State| {
-            state.look("read", &self.path)?;
-            state.faults.check(FaultOp::Read, "read", &self.path)?;
-            let count = self.node.images.lock().written().read(position, buffer);
+            let count = state.read(&self.path, &self.node, position, buffer)?;
             Ok((count, digest(&buffer[..count])))
         };
         let answer = self.call("read", &[position, wanted], &[], body, |&(_, digest)| digest);

@@ -7,11 +7,23 @@
 use super::blocks::{BLOCK, Block, Blocks, SharedBlock, cut_block, shared_block};
 use crate::device::BLOCK_BYTES;
 use crate::fault::chance::{below, mix2};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The unit that a power cut leaves whole.
 pub(crate) const SECTOR_BYTES: usize = 512;
+
+/// What becomes of a sector at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SectorDamage {
+    /// One bit of the byte at the position is another one.
+    Flipped,
+    /// All of the sector's bytes are zero.
+    Zeroed,
+    /// Reading the sector fails, until it is written again.
+    Unreadable,
+}
 
 /// What the completed call promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +61,8 @@ pub(crate) struct FileImages {
     durable: Blocks,
     versions: BTreeMap<u64, Vec<Version>>,
     lengths: Vec<Length>,
+    /// Sectors that cannot be read until they are written again.
+    bad: BTreeSet<u64>,
     /// Time of the last change.
     pub(crate) modified_ms: i64,
 }
@@ -64,11 +78,51 @@ impl FileImages {
         &self.written
     }
 
+    /// Whether some sector in the range cannot be read.
+    pub(crate) fn is_bad(&self, from: u64, to: u64) -> bool {
+        let sector = SECTOR_BYTES as u64;
+        !self.bad.is_empty() && self.bad.range(from / sector..to.div_ceil(sector)).next().is_some()
+    }
+
+    /// Damages the sector that holds `position`, in both images: neither a sync nor a power cut mends it.
+    pub(crate) fn damage(&mut self, position: u64, kind: SectorDamage) {
+        let sector = SECTOR_BYTES as u64;
+        let start = (position % BLOCK / sector * sector) as usize;
+        let spoil = |block: SharedBlock| {
+            let mut bytes = block.map_or([0; BLOCK_BYTES], |block| *block);
+            match kind {
+                SectorDamage::Unreadable => {}
+                SectorDamage::Zeroed => bytes[start..start + SECTOR_BYTES].fill(0),
+                SectorDamage::Flipped => bytes[(position % BLOCK) as usize] ^= 0x10,
+            }
+            shared_block(&bytes)
+        };
+        let number = position / BLOCK;
+        for blocks in [&mut self.written, &mut self.durable] {
+            let spoilt = spoil(blocks.get(number));
+            if position < blocks.length() {
+                blocks.set(number, spoilt);
+            }
+        }
+        for version in self.versions.get_mut(&number).into_iter().flatten() {
+            version.block = spoil(version.block.take());
+        }
+        if kind == SectorDamage::Unreadable {
+            self.bad.insert(position / sector);
+        }
+    }
+
+    fn heal(&mut self, bytes: Range<u64>) {
+        let sector = SECTOR_BYTES as u64;
+        self.bad.retain(|bad| !(bytes.start / sector..bytes.end.div_ceil(sector)).contains(bad));
+    }
+
     /// Replaces the bytes from block boundary `position` on; a last part of a block counts as followed by zeroes.
     /// `change` numbers the write.
     pub(crate) fn write(&mut self, change: u64, position: u64, bytes: &[u8], promise: Promise) {
         let sector = SECTOR_BYTES as u64;
         let sectors = (position / sector, (bytes.len().div_ceil(BLOCK_BYTES) * BLOCK_BYTES) as u64 / sector);
+        self.heal(position..position + bytes.len() as u64);
         for (number, chunk) in (position / BLOCK..).zip(bytes.chunks(BLOCK_BYTES)) {
             let block = shared_block(chunk);
             self.written.set(number, block.clone());
@@ -87,6 +141,7 @@ impl FileImages {
     /// Zeroes `from..to` (block boundaries) and grows to `to`.
     pub(crate) fn prepare(&mut self, change: u64, from: u64, to: u64, promise: Promise) {
         let length = self.written.length().max(to);
+        self.heal(from..to);
         if promise == Promise::Durable {
             for number in self.written.present(from / BLOCK..to / BLOCK) {
                 self.written.set(number, None);

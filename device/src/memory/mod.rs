@@ -21,9 +21,11 @@ use crate::clock::Clock;
 use crate::device::Result;
 use crate::fault::FaultOp;
 use blocks::BLOCK;
+pub use file::SectorDamage;
 use parking_lot::Mutex;
 use state::State;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The disk; clones are doors to the same one.
@@ -79,6 +81,33 @@ impl MemoryDevice {
     /// what that was. `write_small` counts as its five steps.
     pub fn crash_after(&self, operations: u64) {
         self.state.lock().faults.crash_after(operations);
+    }
+
+    /// Whether some planted fault has not struck yet.
+    pub fn has_planted(&self) -> bool {
+        self.state.lock().faults.pending()
+    }
+
+    /// Planted faults that struck so far.
+    pub fn faults_struck(&self) -> u64 {
+        self.state.lock().faults.hits()
+    }
+
+    /// Files and the ranges in them where a write was lost, or was misdirected from or to, in the order of the writes.
+    pub fn misplaced_writes(&self) -> Vec<(PathBuf, Range<u64>)> {
+        self.state.lock().misplaced.clone()
+    }
+
+    /// Damages the sector of a file that holds `position`, as it goes bad at rest: no sync and no power cut mends it,
+    /// writing it again does. `false` where there is no such byte.
+    pub fn damage_sector(&self, path: &Path, position: u64, kind: SectorDamage) -> Result<bool> {
+        let Some(node) = self.state.lock().tree.file("damage_sector", path)? else { return Ok(false) };
+        let mut images = node.images.lock();
+        let inside = position < images.written().length();
+        if inside {
+            images.damage(position, kind);
+        }
+        Ok(inside)
     }
 
     /// Forgets everything planted, and the power is back.

@@ -1,6 +1,6 @@
 //! What the device does, step by step; the caller holds the lock.
 
-use super::blocks::Blocks;
+use super::blocks::{BLOCK, Blocks};
 use super::file::{FileImages, Promise, SECTOR_BYTES};
 use super::names::{FileNode, Tree};
 use super::trace::Trace;
@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) locks: BTreeMap<Vec<String>, u64>,
     /// Power cuts so far: files opened before the last one are stale.
     pub(crate) power_cuts: u64,
+    /// Ranges of files where a write was lost, or was misdirected from or to.
+    pub(crate) misplaced: Vec<(PathBuf, std::ops::Range<u64>)>,
     next_change: u64,
 }
 
@@ -76,6 +78,19 @@ impl State {
         self.rename_step(op, path, |tree| tree.create_file(op, path, images))
     }
 
+    pub(crate) fn read(&mut self, path: &Path, node: &FileNode, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.look("read", path)?;
+        self.faults.check(FaultOp::Read, "read", path)?;
+        let short = buffer.len() > 1 && self.faults.strikes(FaultOp::ShortRead);
+        let drawn = below(mix2(self.faults.hits(), position), buffer.len() as u64 - u64::from(short)) as usize;
+        let wanted = if short { drawn + 1 } else { buffer.len() };
+        let images = node.images.lock();
+        if images.is_bad(position, position + wanted as u64) {
+            return Err(bad_sector("read", path));
+        }
+        Ok(images.written().read(position, &mut buffer[..wanted]))
+    }
+
     pub(crate) fn write(
         &mut self,
         path: &Path,
@@ -85,6 +100,11 @@ impl State {
         sync: Sync,
     ) -> Result<()> {
         let power = self.faults.step("write", path)?;
+        if self.faults.strikes(FaultOp::LostWrite) {
+            self.misplaced.push((path.to_path_buf(), position..position + bytes.len() as u64));
+            return power.answer("write", path);
+        }
+        let position = self.aim(path, node, position, bytes.len() as u64);
         self.write_or_tear("write", path, node, position, bytes, |state| match (power, sync) {
             (Power::Failing, _) | (_, Sync::None) => (Promise::None, Ok(())),
             (Power::On, Sync::Data) => match state.faults.check(FaultOp::Sync, "write", path) {
@@ -93,6 +113,18 @@ impl State {
             },
         })?;
         power.answer("write", path)
+    }
+
+    /// Where a write goes: to its place, or, where it is misdirected, to other blocks of the file.
+    fn aim(&mut self, path: &Path, node: &FileNode, position: u64, length: u64) -> u64 {
+        if !self.faults.strikes(FaultOp::MisdirectedWrite) {
+            return position;
+        }
+        let places = (node.images.lock().written().length().saturating_sub(length)) / BLOCK + 1;
+        let aimed = below(mix2(self.faults.hits(), position), places) * BLOCK;
+        self.misplaced.push((path.to_path_buf(), position..position + length));
+        self.misplaced.push((path.to_path_buf(), aimed..aimed + length));
+        aimed
     }
 
     /// Writes with the promise that `promise` gives, or, where a fault is planted, the first sectors.
@@ -229,6 +261,11 @@ impl State {
         above.reverse();
         above.into_iter().try_for_each(|directory| self.tree.sync_directory("put", directory))
     }
+}
+
+/// What a read of a sector that went bad answers.
+pub(crate) fn bad_sector(op: &'static str, path: &Path) -> DeviceError {
+    DeviceError::io(op, path, rustix::io::Errno::IO)
 }
 
 fn temporary_of(op: &'static str, path: &Path) -> Result<(PathBuf, PathBuf)> {

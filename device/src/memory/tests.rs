@@ -427,3 +427,74 @@ fn random_stories_keep_what_was_promised() {
         }
     }
 }
+
+#[test]
+fn short_reads_are_filled_up_in_one_place() {
+    let (device, file) = prepared();
+    file.write(0, &filled(4, 7), 4 * BLOCK_BYTES, Sync::None).unwrap();
+    device.plant(FaultOp::ShortRead, 0, 3);
+    let mut bytes = [0; 5_000];
+    let some = file.read_some(10, &mut bytes).unwrap();
+    assert!((1..5_000).contains(&some), "{some}");
+    assert_eq!(file.read(10, &mut bytes).unwrap(), 5_000);
+    assert!(is_all(&bytes, 7));
+    assert_eq!(device.faults_struck(), 3);
+}
+
+#[test]
+fn a_lost_write_answers_well_and_stores_nothing() {
+    let (device, file) = prepared();
+    device.plant(FaultOp::LostWrite, 1, 1);
+    file.write(0, &filled(1, 7), BLOCK_BYTES, Sync::Data).unwrap();
+    file.write(B, &filled(1, 8), BLOCK_BYTES, Sync::Data).unwrap();
+    file.write(2 * B, &filled(1, 9), BLOCK_BYTES, Sync::Data).unwrap();
+    device.power_cut(3);
+    let found = contents(&device, "d/log").unwrap();
+    let blocks: Vec<u8> = found.chunks(BLOCK_BYTES).map(|block| block[0]).collect();
+    assert_eq!(blocks, [7, 0, 9, 0]);
+    assert_eq!(device.misplaced_writes(), [(at("d/log").to_path_buf(), B..2 * B)]);
+}
+
+#[test]
+fn a_misdirected_write_stands_where_it_is_said_to() {
+    for before in 0..20 {
+        let (device, file) = prepared();
+        (0..before).for_each(|_| device.plant(FaultOp::ShortRead, 0, 1));
+        (0..before).for_each(|_| drop(file.read_some(0, &mut [0; 8])));
+        device.plant(FaultOp::MisdirectedWrite, 0, 1);
+        file.write(B, &filled(1, 8), BLOCK_BYTES, Sync::Data).unwrap();
+        device.power_cut(1);
+        let found = contents(&device, "d/log").unwrap();
+        let misplaced = device.misplaced_writes();
+        assert_eq!((misplaced.len(), &misplaced[0].1), (2, &(B..2 * B)));
+        let aimed = &found[misplaced[1].1.start as usize..misplaced[1].1.end as usize];
+        assert!(is_all(aimed, 8), "{misplaced:?}");
+        assert_eq!(found.iter().filter(|&&byte| byte == 8).count(), BLOCK_BYTES);
+    }
+}
+
+#[test]
+fn a_damaged_sector_stays_damaged_until_it_is_written() {
+    use crate::memory::SectorDamage;
+    for kind in [SectorDamage::Flipped, SectorDamage::Zeroed, SectorDamage::Unreadable] {
+        let (device, file) = prepared();
+        file.write(0, &filled(4, 7), 4 * BLOCK_BYTES, Sync::None).unwrap();
+        assert!(device.damage_sector(at("d/log"), B + 700, kind).unwrap());
+        assert!(!device.damage_sector(at("d/log"), 4 * B, kind).unwrap());
+        file.sync().unwrap();
+        device.power_cut(2);
+        let file = device.open(at("d/log"), OpenMode::Write).unwrap();
+        let mut sector = [0; 512];
+        let answer = file.read(B + 512, &mut sector);
+        match kind {
+            SectorDamage::Flipped => assert_eq!(sector.iter().filter(|&&byte| byte != 7).count(), 1),
+            SectorDamage::Zeroed => assert!(is_all(&sector, 0)),
+            SectorDamage::Unreadable => assert_eq!(answer.unwrap_err().errno(), Some(5)),
+        }
+        assert_eq!(file.read(B, &mut sector).unwrap(), 512);
+        assert!(is_all(&sector, 7), "its neighbour");
+        file.write(B, &filled(1, 9), BLOCK_BYTES, Sync::Data).unwrap();
+        assert_eq!(file.read(B + 512, &mut sector).unwrap(), 512);
+        assert!(is_all(&sector, 9));
+    }
+}

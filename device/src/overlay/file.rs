@@ -122,7 +122,7 @@ impl DeviceFile for OverlayFile {
         Ok(self.node.length())
     }
 
-    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+    fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         let state = self.node.state.lock();
         self.node.read(&state, position, buffer)
     }

@@ -205,8 +205,8 @@ impl DeviceFile for UringFile {
         self.host.length()
     }
 
-    fn read(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
-        self.host.read(position, buffer)
+    fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.host.read_some(position, buffer)
     }
 
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
