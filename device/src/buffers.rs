@@ -1,12 +1,17 @@
 //! Memory that direct I/O accepts: block-aligned, initialised, reused.
 //!
-//! A `Vec` of aligned blocks rather than a raw allocation: growth, clone and release are the standard library's, and the
-//! only unsafe step is to look at the blocks as bytes. Buffers come from a pool because the first touch of a fresh page
-//! costs microseconds.
+//! A small buffer is a `Vec` of aligned blocks rather than a raw allocation: growth and release are the standard library's,
+//! and the only unsafe step is to look at the blocks as bytes. One of [`HUGE_FROM_BYTES`] or more lies in huge pages, which
+//! direct transfers of that size are 1.6 to 2.5 times faster with. Buffers come from a pool because the first touch of a
+//! fresh page costs microseconds.
 #![expect(unsafe_code, reason = "views a slice of aligned blocks as bytes")]
 
 use crate::device::BLOCK_BYTES;
+use crate::huge_pages::HugePages;
 use parking_lot::Mutex;
+
+/// Buffers of this many bytes or more lie in huge pages where the kernel has some.
+pub const HUGE_FROM_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
@@ -16,40 +21,77 @@ const _: () = assert!(size_of::<Block>() == BLOCK_BYTES && align_of::<Block>() =
 
 const ZERO: Block = Block([0; BLOCK_BYTES]);
 
-/// A heap buffer that starts at a multiple of [`BLOCK_BYTES`] and is a whole number of blocks long.
-#[derive(Clone, Default)]
+/// A buffer that starts at a multiple of [`BLOCK_BYTES`] and is a whole number of blocks long.
 pub struct AlignedBuffer {
-    blocks: Vec<Block>,
+    memory: Memory,
+}
+
+enum Memory {
+    Blocks(Vec<Block>),
+    Huge(HugePages),
 }
 
 impl AlignedBuffer {
     /// Zeroes, `capacity` bytes rounded up to a whole block.
     pub fn new(capacity: usize) -> Self {
-        Self { blocks: vec![ZERO; capacity.div_ceil(BLOCK_BYTES)] }
+        let blocks = capacity.div_ceil(BLOCK_BYTES);
+        let huge = if capacity < HUGE_FROM_BYTES { None } else { HugePages::new(blocks * BLOCK_BYTES) };
+        Self { memory: huge.map_or_else(|| Memory::Blocks(vec![ZERO; blocks]), Memory::Huge) }
     }
 
     /// Length in bytes, a multiple of [`BLOCK_BYTES`].
     pub fn capacity_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_BYTES
+        self.as_slice().len()
     }
 
     /// Grows or shrinks to `capacity` bytes rounded up to a whole block; keeps the content, what is new is zero.
     pub fn resize(&mut self, capacity: usize) {
-        self.blocks.resize(capacity.div_ceil(BLOCK_BYTES), ZERO);
+        match &mut self.memory {
+            Memory::Blocks(blocks) if capacity < HUGE_FROM_BYTES => blocks.resize(capacity.div_ceil(BLOCK_BYTES), ZERO),
+            _ => {
+                let mut resized = Self::new(capacity);
+                let kept = resized.capacity_bytes().min(self.capacity_bytes());
+                resized.as_mut_slice()[..kept].copy_from_slice(&self.as_slice()[..kept]);
+                *self = resized;
+            }
+        }
     }
 
     /// All bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `Block` is `repr(C)` around `[u8; BLOCK_BYTES]` with size equal to its alignment (asserted above), so
-        // the vector's blocks are `capacity_bytes()` consecutive initialised bytes; the borrow of `self` keeps them.
-        unsafe { std::slice::from_raw_parts(self.blocks.as_ptr().cast(), self.capacity_bytes()) }
+        match &self.memory {
+            // SAFETY: `Block` is `repr(C)` around `[u8; BLOCK_BYTES]` with size equal to its alignment (asserted above), so
+            // the vector's blocks are consecutive initialised bytes; the borrow of `self` keeps them.
+            Memory::Blocks(blocks) => unsafe {
+                std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len() * BLOCK_BYTES)
+            },
+            Memory::Huge(pages) => pages.as_slice(),
+        }
     }
 
     /// All bytes, to change.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        let bytes = self.capacity_bytes();
-        // SAFETY: as in `as_slice`; any bytes are a valid `Block`, and the exclusive borrow of `self` rules out aliases.
-        unsafe { std::slice::from_raw_parts_mut(self.blocks.as_mut_ptr().cast(), bytes) }
+        match &mut self.memory {
+            // SAFETY: as in `as_slice`; any bytes are a valid `Block`, and the exclusive borrow of `self` rules out aliases.
+            Memory::Blocks(blocks) => unsafe {
+                std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), blocks.len() * BLOCK_BYTES)
+            },
+            Memory::Huge(pages) => pages.as_mut_slice(),
+        }
+    }
+}
+
+impl Default for AlignedBuffer {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Clone for AlignedBuffer {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new(self.capacity_bytes());
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
+        copy
     }
 }
 
@@ -106,6 +148,22 @@ mod tests {
         assert_eq!(buffer.as_slice().as_ptr().addr() % BLOCK_BYTES, 0);
         assert_eq!(buffer.as_slice().iter().map(|&byte| u64::from(byte)).sum::<u64>(), 7);
         assert!(AlignedBuffer::new(0).as_slice().is_empty());
+    }
+
+    #[test]
+    fn a_buffer_crosses_into_huge_pages_and_back_with_its_content() {
+        let mut buffer = AlignedBuffer::new(HUGE_FROM_BYTES - BLOCK_BYTES);
+        assert!(matches!(buffer.memory, Memory::Blocks(_)));
+        buffer.as_mut_slice().fill(3);
+        buffer.resize(5 * HUGE_FROM_BYTES);
+        assert_eq!(buffer.as_slice().as_ptr().addr() % (2 << 20), 0, "a huge page begins here");
+        assert_eq!(buffer.capacity_bytes(), 5 * HUGE_FROM_BYTES);
+        let (kept, new) = buffer.as_slice().split_at(HUGE_FROM_BYTES - BLOCK_BYTES);
+        assert!(kept.iter().all(|&byte| byte == 3) && new.iter().all(|&byte| byte == 0));
+        let copy = buffer.clone();
+        buffer.resize(BLOCK_BYTES);
+        assert_eq!((buffer.capacity_bytes(), buffer.as_slice()[BLOCK_BYTES - 1]), (BLOCK_BYTES, 3));
+        assert!(copy.as_slice().starts_with(buffer.as_slice()));
     }
 
     #[test]

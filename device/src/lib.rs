@@ -4,6 +4,8 @@ pub mod error;
 
 pub mod clock;
 
+mod huge_pages;
+
 pub mod buffers;
 
 pub mod device;
