@@ -72,13 +72,12 @@ impl OpenTxns {
         self.first_undecided().into_iter().chain(unreplicated).min()
     }
 
-    /// Undoes what lies at or behind `offset`: transactions that start there never were, those decided there are
-    /// ongoing again.
-    pub fn truncate_to(&mut self, offset: i64) {
-        self.ongoing.split_off(&offset);
-        self.unreplicated.split_off(&offset);
-        let undecided = self.unreplicated.extract_if(.., |_, decided| decided.marker_offset >= offset);
-        self.ongoing.extend(undecided.map(|(first, decided)| (first, decided.producer_id)));
+    /// After a truncation to `offset`: of the decided ones exactly those count that counted `before` and whose markers are
+    /// left. A pass over the log cannot tell, since it knows no high watermark; Kafka takes those that it replays, and its
+    /// last stable offset falls back.
+    pub fn take_decided_below(&mut self, offset: i64, before: Self) {
+        self.unreplicated = before.unreplicated;
+        self.unreplicated.retain(|_, decided| decided.marker_offset < offset);
     }
 
     /// Forgets everything.
@@ -129,13 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn truncation_reopens_what_it_undecides() {
-        let mut txns = OpenTxns::new();
-        txns.start(1, 3);
-        txns.start(2, 5);
-        let _ = txns.complete(&completed(1, 3, 7));
-        txns.truncate_to(5);
-        assert_eq!(txns.ongoing().collect::<Vec<_>>(), [(1, 3)]);
-        assert_eq!(txns.unreplicated().count(), 0);
+    fn a_truncation_keeps_what_was_decided_below_it() {
+        let mut before = OpenTxns::new();
+        for (producer_id, first_offset) in [(1, 3), (2, 5), (3, 6)] {
+            before.start(producer_id, first_offset);
+        }
+        let _ = before.complete(&completed(1, 3, 7));
+        let _ = before.complete(&completed(2, 5, 9));
+        let mut rebuilt = OpenTxns::new();
+        rebuilt.start(2, 5);
+        rebuilt.start(3, 6);
+        rebuilt.take_decided_below(9, before);
+        assert_eq!(rebuilt.ongoing().collect::<Vec<_>>(), [(2, 5), (3, 6)]);
+        assert_eq!(rebuilt.unreplicated().collect::<Vec<_>>(), [(1, 3, 7)]);
     }
 }

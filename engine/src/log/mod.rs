@@ -209,6 +209,13 @@ impl Log {
         self.shared.state.lock().high_watermark
     }
 
+    /// Committed readers see up to here: the first offset of the earliest transaction that is open, or decided above the
+    /// high watermark, else the high watermark.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> i64 {
+        self.shared.state.lock().last_stable()
+    }
+
     /// The offset that the next record gets.
     #[must_use]
     pub fn log_end_offset(&self) -> i64 {

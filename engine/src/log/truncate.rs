@@ -56,7 +56,10 @@ impl Shared {
         let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds);
         let recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         state.producers = recovered.producers;
+        // Which decided transactions the high watermark has not passed was known before, and the pass cannot say it.
+        let decided = std::mem::take(&mut state.txns);
         state.txns = recovered.txns;
+        state.txns.take_decided_below(offset, decided);
         state.aborted = recovered.aborted;
         state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
         state.side_files = recovered.side_files;
@@ -66,10 +69,6 @@ impl Shared {
         if state.log_start > offset {
             (state.log_start, state.log_start_batch) = (offset, offset);
         }
-        let newest_snapshot = state.newest_snapshot;
-        state.txns.forget_decided_below(newest_snapshot);
-        // Also where it does not move: the pass that rebuilt the transactions knows no high watermark, and those decided
-        // below it must not hold readers back again.
         let high_watermark = state.high_watermark.min(offset);
         state.set_high_watermark(high_watermark);
         drop(state);
