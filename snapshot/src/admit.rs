@@ -4,9 +4,7 @@
 //! E and V below are those of the page beside it). The rules stand in the order in which Kafka asks them, since the first
 //! one that applies names the error.
 
-use oncelog_formats::num::sequence_add;
-
-use crate::producer::{BatchMeta, NO_EPOCH, ProducerEntry, batch_meta};
+use crate::producer::{BatchMeta, Known, NO_EPOCH, Standing, Update, batch_meta};
 use crate::refusal::{Refusal, TxnStateConflict};
 use crate::verification::Verification;
 
@@ -97,12 +95,11 @@ pub struct CompletedTxn {
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made once per batch and taken apart at once; a box would allocate")]
 pub enum Verdict {
     /// To be appended; what follows from it holds once the bytes are written.
     Append {
-        /// The producer's new entry, whole.
-        entry: ProducerEntry,
+        /// What it changes of its producer.
+        update: Update,
         /// The transaction that ends here.
         completed: Option<CompletedTxn>,
         /// Whether a transaction starts at the batch's first offset.
@@ -118,63 +115,69 @@ pub enum Verdict {
 
 /// Judges one batch.
 ///
-/// `stored` is the producer's entry before this append, `working` the one that an earlier batch of the same append led
-/// to (none for the first batch), `verification` what is pending for the producer. Batches without a producer id are not
-/// asked about here. Rules of form (sequences below 0, control batches of clients) are the validator's, not asked here.
+/// `known` is what is known of the producer before this append (the default for a new one), `working` the standing that
+/// an earlier batch of the same append led to (none for the first batch), `verification` what is pending for the producer.
+/// Batches without a producer id are not asked about here. Rules of form (sequences below 0, control batches of clients)
+/// are the validator's, not asked here.
+#[inline]
 pub fn admit(
-    stored: Option<&ProducerEntry>,
-    working: Option<&ProducerEntry>,
+    known: &Known,
+    working: Option<&Standing>,
     verification: Option<&Verification>,
     batch: &Incoming,
     options: &AdmitOptions,
 ) -> Verdict {
     if options.origin == Origin::Client
-        && let Some(duplicate) =
-            stored.and_then(|entry| entry.find_batch(batch.epoch, batch.base_sequence, batch.last_sequence))
+        && let Some(duplicate) = known.repeated
     {
-        return Verdict::Duplicate(*duplicate); // P1
+        return Verdict::Duplicate(duplicate); // P1
     }
-    let stored = stored.copied().unwrap_or_default();
-    let current = working.copied().unwrap_or(stored);
-    let question = Question { stored: &stored, current: &current, verification, batch, options };
+    let stored = &known.standing;
+    let question = Question { stored, current: working.unwrap_or(stored), verification, batch, options };
     match question.check() {
         Ok(()) => question.append(),
         Err(refusal) => Verdict::Refuse(refusal),
     }
 }
 
-/// The entry after a batch that stands in the log whatever the rules say: what replication of a refused batch would
-/// have led to. A log that holds such a batch must still open; the caller reports it.
-pub fn absorb(current: Option<&ProducerEntry>, batch: &Incoming, now_ms: i64) -> ProducerEntry {
-    let mut entry = current.copied().unwrap_or_default();
-    entry.last_append_ms = now_ms;
+/// What a batch changes that stands in the log whatever the rules say: what replication of a refused batch would have led
+/// to. A log that holds such a batch must still open; the caller reports it.
+pub fn absorb(current: &Standing, batch: &Incoming, now_ms: i64) -> Update {
+    let mut update = Update { standing: *current, forgets: false, batch: None, last_append_ms: now_ms };
+    let standing = &mut update.standing;
     match batch.marker {
         None => {
-            entry.set_epoch(batch.epoch);
-            let (first, last) = (batch.first_offset, batch.last_offset);
-            entry.push_batch(batch_meta(batch.last_sequence, first, last, batch.max_timestamp));
-            entry.last_timestamp = batch.max_timestamp;
-            if batch.transactional && entry.txn_first_offset.is_none() {
-                entry.txn_first_offset = Some(first);
+            update.forgets = standing.epoch != batch.epoch;
+            standing.epoch = batch.epoch;
+            standing.last_sequence = batch.last_sequence;
+            standing.has_batches = true;
+            standing.last_timestamp = batch.max_timestamp;
+            if batch.transactional && standing.txn_first_offset.is_none() {
+                standing.txn_first_offset = Some(batch.first_offset);
             }
+            let (first, last) = (batch.first_offset, batch.last_offset);
+            update.batch = Some(batch_meta(batch.last_sequence, first, last, batch.max_timestamp));
         }
         Some(Marker::EndTxn { coordinator_epoch, timestamp, .. }) => {
-            entry.set_epoch(batch.epoch);
-            entry.coordinator_epoch = coordinator_epoch;
-            entry.last_timestamp = timestamp;
-            entry.txn_first_offset = None;
+            update.forgets = standing.epoch != batch.epoch;
+            if update.forgets {
+                (standing.epoch, standing.last_sequence, standing.has_batches) = (batch.epoch, -1, false);
+            }
+            standing.coordinator_epoch = coordinator_epoch;
+            standing.last_timestamp = timestamp;
+            standing.txn_first_offset = None;
         }
         // Kafka registers the producer and leaves everything else, the epoch too, as it is.
         Some(Marker::Empty | Marker::Other) => {}
     }
-    entry
+    update
 }
 
 struct Question<'a> {
     /// Before the append.
-    stored: &'a ProducerEntry,
+    stored: &'a Standing,
     /// Before the batch.
-    current: &'a ProducerEntry,
+    current: &'a Standing,
     verification: Option<&'a Verification>,
     batch: &'a Incoming,
     options: &'a AdmitOptions,
@@ -217,7 +220,7 @@ impl Question<'_> {
                 epoch: self.batch.epoch,
                 sequence: self.batch.base_sequence,
                 stored_epoch: self.current.epoch,
-                last_sequence: self.current.last_sequence(),
+                last_sequence: self.current.last_sequence,
             });
         }
         if self.current.txn_first_offset.is_some() && !self.batch.transactional {
@@ -230,7 +233,7 @@ impl Question<'_> {
     fn sequence_fits(&self) -> bool {
         let sequence = self.batch.base_sequence;
         if let Some(pending) = self.verification {
-            let from_nothing = pending.bumps_epoch && self.stored.batches().is_empty();
+            let from_nothing = pending.bumps_epoch && !self.stored.has_batches;
             if sequence > pending.lowest_sequence || (from_nothing && sequence != 0) {
                 return false;
             }
@@ -239,7 +242,7 @@ impl Question<'_> {
             return sequence == 0 || self.current.epoch == NO_EPOCH;
         }
         // Of a producer that was unknown before this append no sequence is asked, not even between its batches.
-        self.stored.epoch == NO_EPOCH || sequence == successor(self.current.last_sequence())
+        self.stored.epoch == NO_EPOCH || sequence == self.current.next_sequence()
     }
 
     /// E3 to E7.
@@ -264,7 +267,7 @@ impl Question<'_> {
     }
 
     fn append(&self) -> Verdict {
-        let entry = absorb(Some(self.current), self.batch, self.options.now_ms);
+        let update = absorb(self.current, self.batch, self.options.now_ms);
         let was_open = self.current.txn_first_offset;
         let completed = match (self.batch.marker, was_open) {
             (Some(Marker::EndTxn { commit, .. }), Some(first_offset)) => Some(CompletedTxn {
@@ -275,8 +278,8 @@ impl Question<'_> {
             }),
             _ => None,
         };
-        let started_txn = was_open.is_none() && entry.txn_first_offset.is_some();
-        Verdict::Append { entry, completed, started_txn, clears_verification: self.clears_verification() }
+        let started_txn = was_open.is_none() && update.standing.txn_first_offset.is_some();
+        Verdict::Append { update, completed, started_txn, clears_verification: self.clears_verification() }
     }
 
     /// V4.
@@ -303,9 +306,4 @@ impl Question<'_> {
     fn txn_state(&self, conflict: TxnStateConflict) -> Refusal {
         Refusal::InvalidTxnState { producer_id: self.batch.producer_id, conflict }
     }
-}
-
-/// The sequence that must come next; 0 after none (-1) and after the largest.
-fn successor(last_sequence: i32) -> i32 {
-    sequence_add(last_sequence, 1)
 }

@@ -44,7 +44,7 @@ pub fn encode(table: &ProducerTable, meta: &SnapshotMeta) -> Vec<u8> {
     let mut entries = Vec::with_capacity(table.len());
     let mut producers = Vec::with_capacity(table.len());
     for (producer_id, entry) in table.iter() {
-        entries.push(to_kafka(producer_id, entry));
+        entries.push(to_kafka(producer_id, &entry));
         let last_append_ms = entry.last_append_ms;
         producers.push(ProducerExtra { producer_id, last_append_ms, batches: entry.batches().to_vec() });
     }

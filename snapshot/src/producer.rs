@@ -1,9 +1,10 @@
 //! What one producer last did: epoch, open transaction, and its newest batches.
 //!
-//! The batches stand inside the entry, not behind a pointer: an entry is copied for every verdict, and a copy without
-//! allocation is cheaper than sharing. Unused places hold a fixed value, so entries compare and hash by content.
+//! Three views of one thing. The [`ProducerEntry`] is everything, 240 bytes, for snapshots, displays and models. A verdict
+//! needs only the [`Standing`] and whether the batch repeats a remembered one ([`Known`]), and leads to an [`Update`]; so
+//! the append path copies neither the remembered batches nor the entry, and the table may keep both as it likes.
 
-use oncelog_formats::num::sequence_sub;
+use oncelog_formats::num::{sequence_add, sequence_sub};
 pub use oncelog_formats::snapshot::BatchMeta;
 
 /// Batches remembered for each producer, as in Kafka.
@@ -46,7 +47,104 @@ impl Default for ProducerEntry {
     }
 }
 
+/// What a verdict needs to know of a producer besides its batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Epoch in force; [`NO_EPOCH`] if none was seen.
+    pub epoch: i16,
+    /// Epoch of the coordinator that wrote the newest marker; -1 if none was seen.
+    pub coordinator_epoch: i32,
+    /// Last sequence of the newest remembered batch, -1 without one.
+    pub last_sequence: i32,
+    /// Whether a batch of this epoch is remembered.
+    pub has_batches: bool,
+    /// Timestamp of the newest batch (its maximum) or marker, in ms; -1 if none.
+    pub last_timestamp: i64,
+    /// First offset of the open transaction.
+    pub txn_first_offset: Option<i64>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            epoch: NO_EPOCH,
+            coordinator_epoch: -1,
+            last_sequence: -1,
+            has_batches: false,
+            last_timestamp: -1,
+            txn_first_offset: None,
+        }
+    }
+}
+
+impl Standing {
+    /// Whether a transaction is open and `epoch` is the epoch in force.
+    pub fn has_open_txn_in(&self, epoch: i16) -> bool {
+        self.txn_first_offset.is_some() && self.epoch == epoch
+    }
+
+    /// The sequence that must come next: 0 after none and after the largest.
+    pub fn next_sequence(&self) -> i32 {
+        sequence_add(self.last_sequence, 1)
+    }
+}
+
+/// What is known of a producer when one of its batches comes in. An unknown producer has the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Its standing.
+    pub standing: Standing,
+    /// The remembered batch that the incoming one repeats: same epoch, exactly the same sequences.
+    pub repeated: Option<BatchMeta>,
+}
+
+/// What an appended batch changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update {
+    /// The producer's standing afterwards.
+    pub standing: Standing,
+    /// The epoch changed: the batches before this one are forgotten.
+    pub forgets: bool,
+    /// The batch to remember; none for a marker.
+    pub batch: Option<BatchMeta>,
+    /// Our clock at the append, in ms.
+    pub last_append_ms: i64,
+}
+
 impl ProducerEntry {
+    /// What is known when a batch with these values comes in.
+    pub fn look(&self, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
+        Known { standing: self.standing(), repeated: self.find_batch(epoch, first_sequence, last_sequence).copied() }
+    }
+
+    /// All but the batches.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            epoch: self.epoch,
+            coordinator_epoch: self.coordinator_epoch,
+            last_sequence: self.last_sequence(),
+            has_batches: self.batch_count > 0,
+            last_timestamp: self.last_timestamp,
+            txn_first_offset: self.txn_first_offset,
+        }
+    }
+
+    /// Takes over what an append changed.
+    pub fn apply(&mut self, update: &Update) {
+        if update.forgets {
+            self.batches = [NO_BATCH; WINDOW];
+            self.batch_count = 0;
+        }
+        self.epoch = update.standing.epoch;
+        self.coordinator_epoch = update.standing.coordinator_epoch;
+        self.last_timestamp = update.standing.last_timestamp;
+        self.txn_first_offset = update.standing.txn_first_offset;
+        self.last_append_ms = update.last_append_ms;
+        if let Some(batch) = update.batch {
+            self.push_batch(batch);
+        }
+    }
+
     /// The remembered batches, oldest first; at most [`WINDOW`].
     pub fn batches(&self) -> &[BatchMeta] {
         &self.batches[..usize::from(self.batch_count)]
@@ -65,11 +163,6 @@ impl ProducerEntry {
     /// Last offset of the newest remembered batch, -1 without one.
     pub fn last_offset(&self) -> i64 {
         self.last_batch().map_or(-1, |batch| batch.last_offset)
-    }
-
-    /// Whether a transaction is open and `epoch` is the epoch in force.
-    pub fn has_open_txn_in(&self, epoch: i16) -> bool {
-        self.txn_first_offset.is_some() && self.epoch == epoch
     }
 
     /// The remembered batch that a retry with these values repeats: same epoch, exactly the same sequences.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::producer::ProducerEntry;
+use crate::producer::Standing;
 use crate::refusal::Refusal;
 
 /// What is pending for one producer id.
@@ -38,26 +38,24 @@ impl Verifications {
     }
 
     /// Asks for a guard for a batch of `producer_id` that starts at `sequence` in `epoch`; `stored` is the producer's
-    /// entry in the table. `None`: no guard is needed, a transaction of this epoch is open already.
+    /// standing in the table (the default for an unknown one). `None`: no guard is needed, a transaction of this epoch is open already.
     ///
     /// # Errors
     /// [`Refusal::InvalidProducerEpoch`] if `epoch` is below the stored one; nothing is made then.
     pub fn start(
         &mut self,
         producer_id: i64,
-        stored: Option<&ProducerEntry>,
+        stored: &Standing,
         sequence: i32,
         epoch: i16,
         bumps_epoch: bool,
         now_ms: i64,
     ) -> Result<Option<u64>, Refusal> {
-        if let Some(stored) = stored {
-            if epoch < stored.epoch {
-                return Err(Refusal::InvalidProducerEpoch { producer_id, epoch, stored_epoch: stored.epoch });
-            }
-            if stored.has_open_txn_in(epoch) {
-                return Ok(None);
-            }
+        if epoch < stored.epoch {
+            return Err(Refusal::InvalidProducerEpoch { producer_id, epoch, stored_epoch: stored.epoch });
+        }
+        if stored.has_open_txn_in(epoch) {
+            return Ok(None);
         }
         let guards_given = &mut self.guards_given;
         let entry = self.entries.entry(producer_id).or_insert_with(|| {
@@ -117,20 +115,20 @@ mod tests {
     #[test]
     fn guards_count_from_one_and_stay_while_pending() {
         let mut pending = Verifications::new();
-        assert_eq!(pending.start(7, None, 3, 5, false, 0), Ok(Some(1)));
-        assert_eq!(pending.start(8, None, 0, 5, false, 0), Ok(Some(2)));
-        assert_eq!(pending.start(7, None, 1, 5, true, 9), Ok(Some(1)));
+        assert_eq!(pending.start(7, &Standing::default(), 3, 5, false, 0), Ok(Some(1)));
+        assert_eq!(pending.start(8, &Standing::default(), 0, 5, false, 0), Ok(Some(2)));
+        assert_eq!(pending.start(7, &Standing::default(), 1, 5, true, 9), Ok(Some(1)));
         let entry = Verification { guard: 1, epoch: 5, lowest_sequence: 1, bumps_epoch: false, created_ms: 0 };
         assert_eq!(pending.get(7), Some(&entry));
         pending.clear(7);
-        assert_eq!(pending.start(7, None, 1, 5, true, 9), Ok(Some(3)));
+        assert_eq!(pending.start(7, &Standing::default(), 1, 5, true, 9), Ok(Some(3)));
     }
 
     #[test]
     fn expiry_counts_from_the_first_request() {
         let mut pending = Verifications::new();
-        let _ = pending.start(7, None, 0, 0, false, 100);
-        let _ = pending.start(7, None, 0, 0, false, 150);
+        let _ = pending.start(7, &Standing::default(), 0, 0, false, 100);
+        let _ = pending.start(7, &Standing::default(), 0, 0, false, 150);
         assert_eq!(pending.expire(199, 100), []);
         assert_eq!(pending.expire(200, 100), [7]);
         assert!(pending.is_empty());

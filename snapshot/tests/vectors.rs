@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
-    AdmitOptions, Incoming, Marker, OpenTxns, Origin, ProducerEntry, Verdict, Verification, Verifications, admit,
+    AdmitOptions, Incoming, Marker, OpenTxns, Origin, ProducerEntry, ProducerTable, Standing, Verdict, Verification,
+    Verifications, admit,
 };
 
 const PRODUCER: i64 = 7;
 
 /// State of one row's log, in the file's terms.
 struct Log {
-    stored: Option<ProducerEntry>,
+    table: ProducerTable,
     pending: Verifications,
     txns: OpenTxns,
 }
@@ -111,8 +112,9 @@ fn answer(row: &Row<'_>) -> [String; 3] {
     let guard = verification_steps(&mut log, row, &batch);
     let pending = log.pending.get(PRODUCER).copied();
     let options = row.options(guard);
-    let (outcome, detail) = match admit(log.stored.as_ref(), None, pending.as_ref(), &batch, &options) {
-        Verdict::Append { entry, completed, started_txn, clears_verification } => {
+    let (known, hint) = log.table.look(PRODUCER, batch.epoch, batch.base_sequence, batch.last_sequence);
+    let (outcome, detail) = match admit(&known, None, pending.as_ref(), &batch, &options) {
+        Verdict::Append { update, completed, started_txn, clears_verification } => {
             if started_txn {
                 log.txns.start(PRODUCER, batch.first_offset);
             }
@@ -124,7 +126,7 @@ fn answer(row: &Row<'_>) -> [String; 3] {
             if clears_verification {
                 log.pending.clear(PRODUCER);
             }
-            log.stored = Some(entry);
+            log.table.apply(PRODUCER, &update, hint);
             ("APPEND".to_owned(), detail)
         }
         Verdict::Duplicate(known) => {
@@ -134,7 +136,7 @@ fn answer(row: &Row<'_>) -> [String; 3] {
         Verdict::Refuse(refusal) => (refusal.exception_name().to_owned(), None),
     };
     let open: Vec<_> = log.txns.ongoing().collect();
-    let first = log.stored.and_then(|entry| entry.txn_first_offset);
+    let first = log.table.standing(PRODUCER).txn_first_offset;
     assert_eq!(open, first.map(|first| (PRODUCER, first)).into_iter().collect::<Vec<_>>());
     [outcome, detail.unwrap_or_else(|| "-".to_owned()), show_state(&log)]
 }
@@ -142,11 +144,10 @@ fn answer(row: &Row<'_>) -> [String; 3] {
 /// Runs the starts that the column tells of and answers the guard to present.
 fn verification_steps(log: &mut Log, row: &Row<'_>, batch: &Incoming) -> Option<u64> {
     let bumps = row.text("txn_version") == "2";
-    let stored = log.stored;
-    let stored_epoch = stored.map_or(5, |entry| entry.epoch);
-    let mut start = |sequence: i32, epoch: i16| {
-        log.pending.start(PRODUCER, stored.as_ref(), sequence, epoch, bumps, 0).ok().flatten()
-    };
+    let stored = log.table.standing(PRODUCER);
+    let stored_epoch = log.table.get(PRODUCER).map_or(5, |entry| entry.epoch);
+    let mut start =
+        |sequence: i32, epoch: i16| log.pending.start(PRODUCER, &stored, sequence, epoch, bumps, 0).ok().flatten();
     let (sequence, epoch) = (batch.base_sequence, batch.epoch);
     let mut both = |first: (i32, i16), second: (i32, i16)| {
         let _ = start(first.0, first.1);
@@ -179,7 +180,7 @@ fn verification_steps(log: &mut Log, row: &Row<'_>, batch: &Incoming) -> Option<
 
 /// `none`, or `e5 c-1 ts5003 txn0 [0-1@0-1 2-3@2-3]`, then perhaps ` v[e6 low0 bump]`.
 fn parse_state(text: &str) -> Log {
-    let mut log = Log { stored: None, pending: Verifications::new(), txns: OpenTxns::new() };
+    let mut log = Log { table: ProducerTable::new(), pending: Verifications::new(), txns: OpenTxns::new() };
     let (entry, pending) = match text.split_once(" v[") {
         Some((entry, pending)) => (entry, Some(pending.trim_end_matches(']'))),
         None => (text, None),
@@ -189,13 +190,13 @@ fn parse_state(text: &str) -> Log {
         if let Some(first_offset) = stored.txn_first_offset {
             log.txns.start(PRODUCER, first_offset);
         }
-        log.stored = Some(stored);
+        log.table.put(PRODUCER, stored);
     }
     if let Some(pending) = pending {
         let words: Vec<&str> = pending.split(' ').collect();
         let epoch = words[0].strip_prefix('e').expect("epoch").parse().expect("epoch");
         let lowest = words[1].strip_prefix("low").expect("lowest").parse().expect("lowest");
-        let guard = log.pending.start(PRODUCER, None, lowest, epoch, words.contains(&"bump"), 0);
+        let guard = log.pending.start(PRODUCER, &Standing::default(), lowest, epoch, words.contains(&"bump"), 0);
         assert_eq!(guard, Ok(Some(1)));
     }
     log
@@ -228,7 +229,7 @@ fn split_range(text: &str) -> (i64, i64) {
 }
 
 fn show_state(log: &Log) -> String {
-    let mut text = log.stored.as_ref().map_or_else(|| "none".to_owned(), show_entry);
+    let mut text = log.table.get(PRODUCER).as_ref().map_or_else(|| "none".to_owned(), show_entry);
     if let Some(Verification { epoch, lowest_sequence, bumps_epoch, .. }) = log.pending.get(PRODUCER) {
         let bump = if *bumps_epoch { " bump" } else { "" };
         write!(text, " v[e{epoch} low{lowest_sequence}{bump}]").expect("string");

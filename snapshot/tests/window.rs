@@ -1,8 +1,8 @@
 //! The window of remembered batches against a model that keeps everything, and several batches in one append.
 
 use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, Incoming, Marker, NO_EPOCH, Origin, ProducerEntry, Refusal, TxnStateConflict, Verdict,
-    Verification, WINDOW, admit,
+    AdmitOptions, BatchMeta, CompletedTxn, Incoming, Known, Marker, NO_EPOCH, Origin, ProducerEntry, Refusal,
+    TxnStateConflict, Update, Verification, WINDOW,
 };
 use proptest::prelude::*;
 
@@ -37,6 +37,42 @@ fn marker(epoch: i16, offset: i64, marker: Marker) -> Incoming {
 }
 
 const COMMIT: Marker = Marker::EndTxn { commit: true, coordinator_epoch: 3, timestamp: 9000 };
+
+/// The verdict with whole entries on both sides.
+#[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a test's")]
+enum Verdict {
+    Append { entry: ProducerEntry, completed: Option<CompletedTxn>, started_txn: bool, clears_verification: bool },
+    Duplicate(BatchMeta),
+    Refuse(Refusal),
+}
+
+fn admit(
+    stored: Option<&ProducerEntry>,
+    working: Option<&ProducerEntry>,
+    verification: Option<&Verification>,
+    batch: &Incoming,
+    options: &AdmitOptions,
+) -> Verdict {
+    let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+    let known = stored.map_or_else(Known::default, look);
+    let standing = working.map(ProducerEntry::standing);
+    match oncelog_snapshot::admit(&known, standing.as_ref(), verification, batch, options) {
+        oncelog_snapshot::Verdict::Append { update, completed, started_txn, clears_verification } => {
+            let entry = after(working.or(stored), &update);
+            assert_eq!(entry.standing(), update.standing);
+            Verdict::Append { entry, completed, started_txn, clears_verification }
+        }
+        oncelog_snapshot::Verdict::Duplicate(batch) => Verdict::Duplicate(batch),
+        oncelog_snapshot::Verdict::Refuse(refusal) => Verdict::Refuse(refusal),
+    }
+}
+
+fn after(before: Option<&ProducerEntry>, update: &Update) -> ProducerEntry {
+    let mut entry = before.copied().unwrap_or_default();
+    entry.apply(update);
+    entry
+}
 
 fn appended(verdict: Verdict) -> ProducerEntry {
     match verdict {
@@ -224,7 +260,7 @@ fn what_stands_in_a_log_can_be_absorbed() {
     let conflict = TxnStateConflict::OpenTransaction;
     let refused = Verdict::Refuse(Refusal::InvalidTxnState { producer_id: PRODUCER, conflict });
     assert_eq!(admit(Some(&open), None, None, &plain, &replication), refused);
-    let after = oncelog_snapshot::absorb(Some(&open), &plain, 78);
+    let after = after(Some(&open), &oncelog_snapshot::absorb(&open.standing(), &plain, 78));
     assert_eq!((after.last_sequence(), after.txn_first_offset, after.last_append_ms), (1, Some(0), 78));
 }
 

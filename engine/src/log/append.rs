@@ -7,7 +7,9 @@ use std::borrow::Cow;
 
 use oncelog_formats::BatchHeader;
 use oncelog_formats::batch::stamp;
-use oncelog_snapshot::{AdmitOptions, BatchMeta, CompletedTxn, Incoming, Origin, ProducerEntry, Verdict, admit};
+use oncelog_snapshot::{
+    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Standing, Update, Verdict, admit,
+};
 
 use super::Shared;
 use super::roll::RollCheck;
@@ -37,7 +39,8 @@ enum Decision {
 /// What one batch does to its producer.
 struct Change {
     producer_id: i64,
-    entry: ProducerEntry,
+    update: Update,
+    hint: Hint,
     completed: Option<CompletedTxn>,
     started: Option<i64>,
     clears_verification: bool,
@@ -88,11 +91,8 @@ impl Shared {
         let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
         let state = self.state.lock();
         state.check_usable()?;
-        let found = state
-            .producers
-            .get(batch.producer_id)
-            .and_then(|entry| entry.find_batch(batch.epoch, batch.base_sequence, batch.last_sequence).copied());
-        Ok(found.map(|meta| self.duplicate(&state, &meta, append.ack)))
+        let (known, _) = look(&state, &batch);
+        Ok(known.repeated.map(|meta| self.duplicate(&state, &meta, append.ack)))
     }
 
     /// The first answer again, once the first copy is as durable as this caller asks for.
@@ -240,7 +240,7 @@ fn decide(state: &State, candidates: &[Candidate<'_>], append: &Append<'_>, now_
         guard: append.guard,
         now_ms,
     };
-    let mut working: Vec<(i64, ProducerEntry)> = Vec::new();
+    let mut working: Vec<(i64, Standing)> = Vec::new();
     let mut changes = Vec::with_capacity(candidates.len());
     for batch in candidates.iter().map(|c| &c.incoming) {
         let Some(batch) = batch else {
@@ -248,19 +248,24 @@ fn decide(state: &State, candidates: &[Candidate<'_>], append: &Append<'_>, now_
             continue;
         };
         let id = batch.producer_id;
-        let stored = state.producers.get(id);
-        let copy = working.iter().rev().find(|(pid, _)| *pid == id).map(|(_, entry)| entry);
-        match admit(stored.as_ref(), copy, state.verifications.get(id), batch, &options) {
+        let (known, hint) = look(state, batch);
+        let earlier = working.iter().rev().find(|(pid, _)| *pid == id).map(|(_, standing)| standing);
+        match admit(&known, earlier, state.verifications.get(id), batch, &options) {
             Verdict::Duplicate(meta) => return Ok(Decision::Duplicate(meta)),
             Verdict::Refuse(refusal) => return Err(Error::Refused { producer_id: id, refusal }),
-            Verdict::Append { entry, completed, started_txn, clears_verification } => {
-                working.push((id, entry));
+            Verdict::Append { update, completed, started_txn, clears_verification } => {
+                working.push((id, update.standing));
                 let started = started_txn.then_some(batch.first_offset);
-                changes.push(Some(Change { producer_id: id, entry, completed, started, clears_verification }));
+                changes.push(Some(Change { producer_id: id, update, hint, completed, started, clears_verification }));
             }
         }
     }
     Ok(Decision::Store(changes))
+}
+
+/// What the table knows of a batch's producer.
+fn look(state: &State, batch: &Incoming) -> (Known, Hint) {
+    state.producers.look(batch.producer_id, batch.epoch, batch.base_sequence, batch.last_sequence)
 }
 
 /// Kafka's order: all transactions of the set start, then those that end are completed one by one.
@@ -269,7 +274,7 @@ fn apply_changes(state: &mut State, changes: Vec<Option<Change>>) {
         if change.clears_verification {
             state.verifications.clear(change.producer_id);
         }
-        state.producers.put(change.producer_id, change.entry);
+        state.producers.apply(change.producer_id, &change.update, change.hint);
         if let Some(first_offset) = change.started {
             state.txns.start(change.producer_id, first_offset);
         }

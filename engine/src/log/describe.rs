@@ -37,7 +37,7 @@ impl Shared {
                 .collect(),
             leader_epochs: state.epochs.entries().to_vec(),
             snapshots,
-            producers: state.producers.iter().map(|(id, entry)| (id, *entry)).collect(),
+            producers: state.producers.iter().collect(),
             open_transactions: state.txns.ongoing().collect(),
             digest: state.producers.digest(),
         })

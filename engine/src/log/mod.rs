@@ -162,10 +162,10 @@ impl Log {
         if !state.config.transaction_partition_verification_enable {
             return Ok(None);
         }
-        let stored = state.producers.get(producer_id);
+        let stored = state.producers.standing(producer_id);
         state
             .verifications
-            .start(producer_id, stored.as_ref(), sequence, epoch, txn_version >= 2, now_ms)
+            .start(producer_id, &stored, sequence, epoch, txn_version >= 2, now_ms)
             .map_err(|refusal| crate::Error::Refused { producer_id, refusal })
     }
 

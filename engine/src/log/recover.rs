@@ -144,13 +144,13 @@ impl Recovery<'_> {
         for (id, entry) in table.iter() {
             match self.producers.get(id) {
                 None => {
-                    self.producers.put(id, *entry);
+                    self.producers.put(id, entry);
                     if let Some(first_offset) = entry.txn_first_offset {
                         self.txns.start(id, first_offset);
                     }
                 }
                 Some(mine) if (mine.epoch, mine.last_offset()) == (entry.epoch, entry.last_offset()) => {
-                    let mut richer = if mine.batches().len() < entry.batches().len() { *entry } else { mine };
+                    let mut richer = if mine.batches().len() < entry.batches().len() { entry } else { mine };
                     richer.last_append_ms = entry.last_append_ms;
                     self.producers.put(id, richer);
                 }
@@ -419,10 +419,11 @@ impl Recovery<'_> {
             guard: None,
             now_ms: append_ms,
         };
-        let stored = self.producers.get(batch.producer_id);
-        match admit(stored.as_ref(), None, None, batch, &options) {
-            Verdict::Append { entry, completed, started_txn, .. } => {
-                self.producers.put(batch.producer_id, entry);
+        let id = batch.producer_id;
+        let (known, hint) = self.producers.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
+        match admit(&known, None, None, batch, &options) {
+            Verdict::Append { update, completed, started_txn, .. } => {
+                self.producers.apply(id, &update, hint);
                 if started_txn {
                     self.txns.start(batch.producer_id, batch.first_offset);
                 }
@@ -440,7 +441,7 @@ impl Recovery<'_> {
             }
             Verdict::Refuse(refusal) => {
                 self.report.repaired.push(format!("offset {}: {refusal}; kept as it stands", batch.first_offset));
-                self.producers.put(batch.producer_id, absorb(stored.as_ref(), batch, append_ms));
+                self.producers.apply(id, &absorb(&known.standing, batch, append_ms), hint);
             }
             Verdict::Duplicate(_) => {}
         }

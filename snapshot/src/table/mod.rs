@@ -1,0 +1,273 @@
+//! The entries of all producers of one log, at a fixed price each.
+//!
+//! An entry is kept as a [`line`] of 40 or 88 bytes in a [`block`] of sixty-four neighbouring ids, found through a
+//! [`directory`]. An append looks a line up and changes it in place. What must not grow with the number of producers goes
+//! by blocks: a frozen view copies a block when it is changed ([`frozen`]), a sweep passes over blocks that are young
+//! enough, a checkpoint takes the lines that changed. A tree was not chosen because it is slower by far to look up, one
+//! large hash map because its growth and its copy stop everyone, and pages behind reference counts because asking for the
+//! count costs more than the whole verdict.
+//!
+//! No chance is involved, and every order that can be seen is defined: by id, or by a fixed hash of the ids.
+
+mod block;
+mod digest;
+mod directory;
+mod frozen;
+mod line;
+
+use std::collections::BTreeMap;
+
+use block::{Slot, place_of};
+use directory::Directory;
+use frozen::Versions;
+
+use crate::producer::{Known, ProducerEntry, Standing, Update};
+
+pub use directory::Hint;
+pub use frozen::{Frozen, FrozenBlock};
+
+/// Producers whose values fit no line.
+type Odd = BTreeMap<i64, ProducerEntry>;
+
+/// Producer entries by producer id.
+#[derive(Debug, Clone)]
+pub struct ProducerTable {
+    directory: Directory,
+    odd: Odd,
+    versions: Versions,
+    len: usize,
+    digest: u64,
+}
+
+impl Default for ProducerTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PartialEq for ProducerTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+            && self.len == other.len
+            && self.iter().all(|(id, entry)| other.get(id).as_ref() == Some(&entry))
+    }
+}
+
+impl Eq for ProducerTable {}
+
+impl ProducerTable {
+    /// No producer.
+    pub fn new() -> Self {
+        Self { directory: Directory::new(), odd: Odd::new(), versions: Versions::default(), len: 0, digest: 0 }
+    }
+
+    /// What is known of `producer_id` when its batch of these values comes in, and where: for [`Self::apply`].
+    #[inline]
+    pub fn look(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> (Known, Hint) {
+        let (block, number) = place_of(producer_id);
+        let Some((hint, slot)) = self.directory.find(block) else { return Default::default() };
+        match slot.line(number) {
+            None => (Known::default(), hint),
+            Some(line) if line::is_odd(line) => {
+                (self.odd[&producer_id].look(epoch, first_sequence, last_sequence), hint)
+            }
+            Some(line) => (line::look(line, epoch, first_sequence, last_sequence), hint),
+        }
+    }
+
+    /// Takes over what an append changed of `producer_id`. `hint` saves a search if it is of a [`Self::look`] not long
+    /// ago, and harms nothing otherwise.
+    #[inline]
+    pub fn apply(&mut self, producer_id: i64, update: &Update, hint: Hint) {
+        let (block, number) = place_of(producer_id);
+        if let Some(slot) = self.directory.find_mut(block, hint) {
+            if slot.generation != self.versions.generation() {
+                self.versions.touch(slot, &self.odd);
+            }
+            if let Some(line) = slot.line_mut(number) {
+                let before = line::standing(line);
+                if let Some(pushed) = line::push(line, update) {
+                    slot.soil(number);
+                    slot.note_append_ms(update.last_append_ms);
+                    let mut change = digest::standing_term(producer_id, &update.standing)
+                        .wrapping_sub(digest::standing_term(producer_id, &before));
+                    if let Some(batch) = &update.batch {
+                        change = change.wrapping_add(digest::place_term(producer_id, &line::Place::of(batch)));
+                    }
+                    if let Some(evicted) = pushed.evicted {
+                        change = change.wrapping_sub(digest::place_term(producer_id, &evicted));
+                    }
+                    self.digest = self.digest.wrapping_add(change);
+                    return;
+                }
+            }
+        }
+        self.apply_whole(producer_id, update);
+    }
+
+    #[cold]
+    fn apply_whole(&mut self, producer_id: i64, update: &Update) {
+        let mut entry = self.get(producer_id).unwrap_or_default();
+        entry.apply(update);
+        self.put(producer_id, entry);
+    }
+
+    /// The standing of `producer_id`, the default if it is unknown.
+    pub fn standing(&self, producer_id: i64) -> Standing {
+        self.get(producer_id).map_or_else(Standing::default, |entry| entry.standing())
+    }
+
+    /// A copy of the entry of `producer_id`.
+    pub fn get(&self, producer_id: i64) -> Option<ProducerEntry> {
+        let (block, number) = place_of(producer_id);
+        let line = self.directory.find(block)?.1.line(number)?;
+        Some(whole(producer_id, line, &self.odd))
+    }
+
+    /// Stores the entry of `producer_id`; answers the one it replaces.
+    pub fn put(&mut self, producer_id: i64, entry: ProducerEntry) -> Option<ProducerEntry> {
+        let before = self.get(producer_id);
+        let (block, number) = place_of(producer_id);
+        let (line, width) = line::encode(&entry).unwrap_or_else(|| (line::odd(), line::NARROW));
+        match self.directory.find_mut(block, Hint::default()) {
+            Some(slot) => {
+                self.versions.touch(slot, &self.odd);
+                slot.store(number, &line, width);
+                slot.soil(number);
+                slot.note_append_ms(entry.last_append_ms);
+            }
+            None => {
+                let mut slot = Slot::new(block, number, self.versions.generation(), &line);
+                slot.soil(number);
+                self.versions.note_new(block);
+                self.directory.insert(slot);
+            }
+        }
+        if line::is_odd(&line) {
+            self.odd.insert(producer_id, entry);
+        } else if !self.odd.is_empty() {
+            self.odd.remove(&producer_id);
+        }
+        self.digest = self.digest.wrapping_add(digest::entry_term(producer_id, &entry));
+        match &before {
+            Some(before) => self.digest = self.digest.wrapping_sub(digest::entry_term(producer_id, before)),
+            None => self.len += 1,
+        }
+        before
+    }
+
+    /// Forgets `producer_id`; answers its entry.
+    pub fn remove(&mut self, producer_id: i64) -> Option<ProducerEntry> {
+        let before = self.get(producer_id)?;
+        let (block, number) = place_of(producer_id);
+        let slot = self.directory.find_mut(block, Hint::default())?;
+        self.versions.touch(slot, &self.odd);
+        if slot.remove(number) {
+            self.directory.remove(block);
+        }
+        self.odd.remove(&producer_id);
+        self.digest = self.digest.wrapping_sub(digest::entry_term(producer_id, &before));
+        self.len -= 1;
+        Some(before)
+    }
+
+    /// Number of producers.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all, frozen views too.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// All entries by producer id, ascending. Sorts the blocks first: for displays and models, not for the append path.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, ProducerEntry)> {
+        let mut slots: Vec<&Slot> = self.directory.slots().collect();
+        slots.sort_unstable_by_key(|slot| slot.block);
+        slots.into_iter().flat_map(|slot| slot.lines().map(|(id, line)| (id, whole(id, line, &self.odd))))
+    }
+
+    /// Drops the producers without an open transaction whose newest append is at least `expiration_ms` old by our
+    /// clock; answers their ids, ascending. Timestamps in the log do not count: clients choose them.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<i64> {
+        let (mut expired, mut from) = (Vec::new(), Some(0));
+        while let Some(at) = from {
+            let (some, next) = self.sweep(at, now_ms, expiration_ms);
+            expired.extend(some);
+            from = next;
+        }
+        expired.sort_unstable();
+        expired
+    }
+
+    /// One step of [`Self::expire`], over at most 255 blocks: from 0, then from where the step before ended, until it
+    /// answers `None`.
+    pub fn sweep(&mut self, from: u64, now_ms: i64, expiration_ms: i64) -> (Vec<i64>, Option<u64>) {
+        let limit_ms = now_ms.saturating_sub(expiration_ms);
+        let mut expired = Vec::new();
+        let (slots, next) = self.directory.segment_mut(from);
+        for slot in slots.iter_mut().filter(|slot| !slot.is_newer_than(limit_ms)) {
+            let mut oldest_ms = i64::MAX;
+            for (id, line) in slot.lines() {
+                let (append_ms, has_txn) = match line::is_odd(line) {
+                    true => (self.odd[&id].last_append_ms, self.odd[&id].txn_first_offset.is_some()),
+                    false => (line::last_append_ms(line), line::has_txn(line)),
+                };
+                if append_ms <= limit_ms && !has_txn {
+                    expired.push(id);
+                } else {
+                    oldest_ms = oldest_ms.min(append_ms);
+                }
+            }
+            slot.set_oldest_append_ms(oldest_ms);
+        }
+        for &producer_id in &expired {
+            self.remove(producer_id);
+        }
+        (expired, next)
+    }
+
+    /// A sum over what the log says of every producer, whatever the order of events that led there: equal for two
+    /// replicas with the same entries. Append times, which each replica has its own of, stay out.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Memory that the table holds, in bytes, as far as it asked for it. Counts: not for the append path.
+    pub fn bytes(&self) -> usize {
+        let odd = self.odd.len() * (size_of::<(i64, ProducerEntry)>() + size_of::<usize>());
+        size_of::<Self>() + self.directory.bytes() + odd + self.versions.bytes()
+    }
+
+    /// Begins a frozen view of all producers as they are now. Costs a constant; until [`Self::thaw`], the first change of
+    /// a block that the view has not passed costs a copy of the block.
+    pub fn freeze(&mut self) -> Frozen {
+        self.versions.freeze(self.len, self.digest)
+    }
+
+    /// As [`Self::freeze`], of the producers that changed since the last such view was begun; of all in the first one.
+    pub fn freeze_changes(&mut self) -> Frozen {
+        self.versions.freeze_changes(self.len, self.digest)
+    }
+
+    /// The next blocks of a frozen view, with about `limit` entries; none at its end.
+    pub fn read_frozen(&mut self, frozen: &mut Frozen, limit: usize) -> Vec<FrozenBlock> {
+        self.versions.read(frozen, &self.directory, &self.odd, limit)
+    }
+
+    /// Ends a frozen view.
+    pub fn thaw(&mut self, frozen: Frozen) {
+        self.versions.thaw(&frozen);
+    }
+}
+
+/// The entry that a line stands for.
+fn whole(producer_id: i64, line: &[u64], odd: &Odd) -> ProducerEntry {
+    if line::is_odd(line) { odd[&producer_id] } else { line::decode(line) }
+}

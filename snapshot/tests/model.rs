@@ -1,0 +1,326 @@
+//! The table beside a naive map through everything that happens to a log's producers: appends, retries, mistakes, markers,
+//! new epochs, odd values, frozen views read in pieces while all goes on, checkpoints of what changed, crashes back to the
+//! newest checkpoint, expiry. Every answer is compared, and the contents and digests at every checkpoint and crash.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use oncelog_snapshot::producer::batch_meta;
+use oncelog_snapshot::{
+    AdmitOptions, Frozen, FrozenBlock, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Verdict, admit,
+};
+
+type Model = BTreeMap<i64, ProducerEntry>;
+
+const OPERATIONS: u64 = 1_000_000;
+const EXPIRATION_MS: i64 = 60_000;
+
+struct World {
+    random: u64,
+    table: ProducerTable,
+    model: Model,
+    now_ms: i64,
+    next_offset: i64,
+    ids: Vec<i64>,
+    /// Views being read, with what they must show in the end and what they have shown.
+    views: VecDeque<(Frozen, Model, Model)>,
+    /// A checkpoint being read, the model then, and what is on disk.
+    checkpoint: Option<(Frozen, Model, Model)>,
+    /// Ids that the checkpoint being read may name, and those changed since it began.
+    named: BTreeSet<i64>,
+    changed: BTreeSet<i64>,
+    stored: Model,
+    done: BTreeMap<&'static str, u64>,
+}
+
+#[test]
+fn a_million_operations_beside_a_naive_map() {
+    let mut world = World::new(20_240_611);
+    for _ in 0..OPERATIONS {
+        world.step();
+    }
+    world.compare();
+    for wanted in ["appended", "duplicate", "refused", "odd", "expired", "views", "checkpoints", "crashes", "removed"] {
+        assert!(world.done.get(wanted).is_some_and(|&times| times > 20), "{wanted} hardly happened: {:?}", world.done);
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            random: seed,
+            table: ProducerTable::new(),
+            model: Model::new(),
+            now_ms: 1_000_000,
+            next_offset: 0,
+            ids: Vec::new(),
+            views: VecDeque::new(),
+            checkpoint: None,
+            named: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            stored: Model::new(),
+            done: BTreeMap::new(),
+        };
+        // Dense, scattered, a few of each block, negative.
+        world.ids.extend(0..1500);
+        let scattered: Vec<i64> = (0..500).map(|_| (world.random() >> 1) as i64).collect();
+        world.ids.extend(scattered);
+        world.ids.extend((0..400).map(|n| (1 << 40) | (n * 23)));
+        world.ids.extend([-1, -64, -65, i64::MIN, i64::MAX]);
+        world
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        let mixed = (self.random >> 33 ^ self.random).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ mixed >> 29
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random() % bound
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.done.entry(what).or_default() += 1;
+    }
+
+    fn step(&mut self) {
+        self.now_ms += (self.below(100) == 0) as i64 * 37;
+        match self.below(1000) {
+            0 => self.freeze(),
+            1..40 => self.read_some(),
+            40..43 => self.begin_checkpoint(),
+            43..100 => self.read_checkpoint(),
+            100..101 if self.below(40) == 0 => self.crash(),
+            101..103 => self.sweep(),
+            103..106 => self.put_odd(),
+            106..108 => self.remove(),
+            108..109 if self.below(20) == 0 => self.compare(),
+            _ => self.append(),
+        }
+    }
+
+    fn id(&mut self) -> i64 {
+        // Half of the time one of a few, so that windows fill up.
+        let count = if self.below(2) == 0 { 60 } else { self.ids.len() as u64 };
+        let at = self.below(count) as usize;
+        self.ids[at * 31 % self.ids.len()]
+    }
+
+    fn append(&mut self) {
+        let id = self.id();
+        let entry = self.model.get(&id).copied();
+        let (batch, origin) = self.batch(id, entry.unwrap_or_default());
+        let options = AdmitOptions {
+            origin,
+            verification_enabled: false,
+            txn_version: Some(0),
+            guard: None,
+            now_ms: self.now_ms,
+        };
+        let (known, hint) = self.table.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
+        let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+        assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
+        match admit(&known, None, None, &batch, &options) {
+            Verdict::Append { update, .. } => {
+                self.table.apply(id, &update, hint);
+                self.model.entry(id).or_default().apply(&update);
+                self.changed.insert(id);
+                self.next_offset = batch.last_offset + 1 + (self.below(50) == 0) as i64 * 5_000_000_000;
+                self.note("appended");
+            }
+            Verdict::Duplicate(meta) => {
+                assert!(entry.is_some_and(|entry| entry.batches().contains(&meta)));
+                self.note("duplicate");
+            }
+            Verdict::Refuse(_) => self.note("refused"),
+        }
+        assert_eq!(self.table.get(id), self.model.get(&id).copied(), "{id}");
+        assert_eq!(self.table.standing(id), self.model.get(&id).map(ProducerEntry::standing).unwrap_or_default());
+    }
+
+    fn batch(&mut self, id: i64, entry: ProducerEntry) -> (Incoming, Origin) {
+        let standing = entry.standing();
+        let count = [1, 1, 3, 70_000, 2_000_000][(self.below(1000) as usize).saturating_sub(995)];
+        let choice = self.below(100);
+        let base_sequence = match choice {
+            0..70 => standing.next_sequence(),
+            70..80 => entry.batches().get(self.below(5) as usize).map_or(7, |batch| batch.first_sequence),
+            80..83 => i32::MAX - 2,
+            83..85 => -1,
+            _ => 0,
+        };
+        let bump = (choice >= 85) as i16 * (self.below(3) as i16 - 1).max(0);
+        let far = (self.below(400) == 0) as i64 * 1_000_000_000_000;
+        let last_sequence =
+            if base_sequence < 0 { -1 } else { oncelog_formats::num::sequence_add(base_sequence, count as i32 - 1) };
+        let mut batch = Incoming {
+            producer_id: id,
+            epoch: standing.epoch.max(0) + bump,
+            base_sequence,
+            last_sequence,
+            first_offset: self.next_offset,
+            last_offset: self.next_offset + count - 1,
+            max_timestamp: self.now_ms - 500 + self.below(900) as i64 - far,
+            transactional: standing.txn_first_offset.is_some() || self.below(4) == 0,
+            marker: None,
+        };
+        if (70..80).contains(&choice)
+            && let Some(again) = entry.find_batch_from(base_sequence)
+        {
+            batch.last_sequence = again;
+        }
+        let origin = match choice {
+            0..90 => Origin::Client,
+            90..95 => Origin::Replication,
+            _ => Origin::Coordinator,
+        };
+        if choice >= 95 {
+            let coordinator_epoch = self.below(3) as i32 + (self.below(100) == 0) as i32 * 70_000;
+            let (commit, timestamp) = (self.below(2) == 0, self.now_ms);
+            batch.marker = Some(Marker::EndTxn { commit, coordinator_epoch, timestamp });
+            (batch.base_sequence, batch.last_sequence, batch.last_offset) = (-1, -1, batch.first_offset);
+            batch.transactional = true;
+        }
+        (batch, origin)
+    }
+
+    /// An entry such as only a foreign snapshot or log leads to.
+    fn put_odd(&mut self) {
+        let id = self.id();
+        let mut entry = ProducerEntry::default();
+        entry.epoch = self.below(9) as i16;
+        entry.last_timestamp = self.random() as i64;
+        entry.last_append_ms = self.now_ms;
+        entry.txn_first_offset = (self.below(3) == 0).then_some(self.below(1 << 50) as i64);
+        for _ in 0..self.below(7) {
+            let (first, span) = (self.below(1 << 50) as i64, self.below(1 << 22) as i64);
+            entry.push_batch(batch_meta(self.random() as i32, first, first + span, self.random() as i64));
+        }
+        assert_eq!(self.table.put(id, entry), self.model.insert(id, entry));
+        self.changed.insert(id);
+        self.note("odd");
+    }
+
+    fn remove(&mut self) {
+        let id = self.id();
+        assert_eq!(self.table.remove(id), self.model.remove(&id));
+        self.note("removed");
+    }
+
+    fn sweep(&mut self) {
+        let expired = self.table.expire(self.now_ms, EXPIRATION_MS);
+        let (now_ms, before) = (self.now_ms, self.model.len());
+        self.model.retain(|_, e| e.txn_first_offset.is_some() || now_ms - e.last_append_ms < EXPIRATION_MS);
+        assert_eq!(before - self.model.len(), expired.len());
+        assert!(expired.iter().all(|id| !self.model.contains_key(id)));
+        if !expired.is_empty() {
+            self.note("expired");
+        }
+    }
+
+    fn freeze(&mut self) {
+        if self.views.len() < 3 {
+            let frozen = self.table.freeze();
+            assert_eq!((frozen.len, frozen.digest), (self.model.len(), self.table.digest()));
+            self.views.push_back((frozen, self.model.clone(), Model::new()));
+        }
+    }
+
+    /// Some blocks of some view; views end in any order.
+    fn read_some(&mut self) {
+        if self.views.is_empty() {
+            return;
+        }
+        let (which, limit) = (self.below(self.views.len() as u64) as usize, 1 + self.below(90) as usize);
+        let (frozen, _, shown) = &mut self.views[which];
+        let blocks = self.table.read_frozen(frozen, limit);
+        if blocks.is_empty() {
+            let (frozen, then, shown) = self.views.remove(which).expect("one of them");
+            self.table.thaw(frozen);
+            assert!(shown == then, "a view shows the table as it was");
+            self.note("views");
+            return;
+        }
+        for block in blocks {
+            assert_eq!(block.entries.len(), block.present.count_ones() as usize);
+            for (id, entry) in block.entries {
+                assert_eq!(shown.insert(id, entry), None, "{id} is shown twice");
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        if self.checkpoint.is_none() {
+            let frozen = self.table.freeze_changes();
+            self.checkpoint = Some((frozen, self.model.clone(), self.stored.clone()));
+            self.named = std::mem::take(&mut self.changed);
+        }
+    }
+
+    fn read_checkpoint(&mut self) {
+        let limit = 1 + self.below(200) as usize;
+        let Some((frozen, _, stored)) = &mut self.checkpoint else { return };
+        let blocks = self.table.read_frozen(frozen, limit);
+        if blocks.is_empty() {
+            let (frozen, then, stored) = self.checkpoint.take().expect("looked at above");
+            self.table.thaw(frozen);
+            assert!(stored == then, "what changed, put on what was stored, is the table as it was");
+            self.stored = stored;
+            self.note("checkpoints");
+            return;
+        }
+        for block in blocks {
+            assert!(block.entries.iter().all(|(id, _)| self.named.contains(id)), "no more than what changed");
+            put_block(stored, block);
+        }
+    }
+
+    /// Memory is gone, a checkpoint under way too.
+    fn crash(&mut self) {
+        self.compare();
+        (self.views, self.checkpoint) = (VecDeque::new(), None);
+        self.model = self.stored.clone();
+        self.table = table_of(&self.model);
+        // What is stored is what the new table holds: its first checkpoint writes everything again.
+        self.stored = Model::new();
+        self.changed = self.model.keys().copied().collect();
+        self.note("crashes");
+    }
+
+    fn compare(&mut self) {
+        assert!(self.table.iter().eq(self.model.iter().map(|(id, entry)| (*id, *entry))));
+        assert_eq!(self.table.len(), self.model.len());
+        assert_eq!(self.table.digest(), table_of(&self.model).digest());
+    }
+}
+
+fn put_block(stored: &mut Model, block: FrozenBlock) {
+    let first = block.block << 6;
+    let gone: Vec<i64> = stored
+        .range(first..=first + 63)
+        .map(|(id, _)| *id)
+        .filter(|id| block.present >> (id - first) & 1 == 0)
+        .collect();
+    for id in gone {
+        stored.remove(&id);
+    }
+    stored.extend(block.entries);
+}
+
+fn table_of(model: &Model) -> ProducerTable {
+    let mut table = ProducerTable::new();
+    for (id, entry) in model {
+        table.put(*id, *entry);
+    }
+    table
+}
+
+trait FindFrom {
+    fn find_batch_from(&self, first_sequence: i32) -> Option<i32>;
+}
+
+impl FindFrom for ProducerEntry {
+    fn find_batch_from(&self, first_sequence: i32) -> Option<i32> {
+        self.batches().iter().find(|batch| batch.first_sequence == first_sequence).map(|batch| batch.last_sequence)
+    }
+}
