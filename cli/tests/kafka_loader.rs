@@ -2,34 +2,16 @@
 //!
 //! Needs Java, Maven (for Kafka's jars, fetched once) and Python; says why it is skipped where one is missing.
 
+mod kafka;
+
+use kafka::{missing, testdata};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const SEGMENT_BYTES: u64 = 1500;
-
-fn testdata() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/kafka")
-}
-
-/// Why the comparison cannot be made here.
-fn missing() -> Option<String> {
-    if !testdata().join("verify/verify.sh").exists() {
-        return Some("there is no testdata/kafka/verify".into());
-    }
-    for (tool, argument) in [("java", "-version"), ("mvn", "-version"), ("python3", "--version")] {
-        if Command::new(tool).arg(argument).output().is_err() {
-            return Some(format!("there is no {tool}"));
-        }
-    }
-    let fetched = Command::new(testdata().join("verify/verify.sh")).arg("--fetch").output();
-    match fetched {
-        Ok(output) if output.status.success() => None,
-        _ => Some("Kafka's jars cannot be fetched".into()),
-    }
-}
 
 /// Four producers, one without an id, two with transactions, over several segments and leader epochs. All records are of
 /// one time: Kafka's snapshots keep a marker's time instead of the batch's own.
@@ -86,7 +68,7 @@ fn write_directory(root: &Path, end: &str) {
 }
 
 /// What Kafka's loader says of a copy of the directory.
-fn kafka(partition: &Path, arguments: &[&str], to: &Path) -> Value {
+fn load(partition: &Path, arguments: &[&str], to: &Path) -> Value {
     let output = Command::new(testdata().join("verify/verify.sh"))
         .args(["--config", &format!("internal.segment.bytes={SEGMENT_BYTES}")])
         .args(arguments)
@@ -118,7 +100,7 @@ fn compare(partition: &Path, loaded: &Path) {
 
 #[test]
 fn kafkas_loader_sees_what_was_written() {
-    if let Some(reason) = missing() {
+    if let Some(reason) = missing("verify/verify.sh") {
         println!("skipped: {reason}");
         return;
     }
@@ -127,12 +109,12 @@ fn kafkas_loader_sees_what_was_written() {
         write_directory(root.path(), end);
         let partition = root.path().join("t-0");
         let unclean = root.path().join("unclean.json");
-        let loaded = kafka(&partition, &["--unclean", "--recovery-point", "0"], &unclean);
+        let loaded = load(&partition, &["--unclean", "--recovery-point", "0"], &unclean);
         assert!(loaded["segments"].as_array().unwrap().len() > 2, "{end}");
         compare(&partition, &unclean);
         if end == "close" {
             let clean = root.path().join("clean.json");
-            kafka(&partition, &[], &clean);
+            load(&partition, &[], &clean);
             compare(&partition, &clean);
         }
     }

@@ -212,7 +212,9 @@ impl Shared {
 
 fn limit_of(state: &State, read: &Read) -> Result<i64> {
     let end = state.log_end();
-    if read.offset < state.log_start || read.offset > end {
+    // A replica may be told to start above its log start: what lies between was never here, unlike what was lost.
+    let never_here = state.segment_of(read.offset).is_none() && state.read_only.is_none();
+    if read.offset < state.log_start || read.offset > end || never_here {
         return Err(Error::OffsetOutOfRange { offset: read.offset, log_start_offset: state.log_start, limit: end });
     }
     Ok(match read.isolation {
