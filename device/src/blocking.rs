@@ -111,6 +111,10 @@ impl DeviceFile for HostFile {
         self.read_some(position, buffer)
     }
 
+    fn read_direct(&self, position: u64, blocks: &mut [u8]) -> Result<usize> {
+        self.read_direct(position, blocks)
+    }
+
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
         self.check_write(position, buffer.capacity_bytes(), length)?;
         self.write_bytes(position, &buffer.as_slice()[..length], sync)

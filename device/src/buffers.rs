@@ -101,35 +101,59 @@ impl std::fmt::Debug for AlignedBuffer {
     }
 }
 
-/// Keeps a few buffers for reuse.
+/// Smallest and largest buffers that a pool keeps, bytes. The sizes between are powers of two.
+const LEAST_POOLED_BYTES: usize = BLOCK_BYTES;
+const MOST_POOLED_BYTES: usize = 16 << 20;
+const CLASSES: usize = (MOST_POOLED_BYTES / LEAST_POOLED_BYTES).ilog2() as usize + 1;
+
+/// Keeps buffers for reuse, by size: for all logs of an engine, so that a thousand idle ones hold none.
 #[derive(Debug)]
 pub struct BufferPool {
-    idle: Mutex<Vec<AlignedBuffer>>,
-    buffer_bytes: usize,
-    keep: usize,
+    idle: Mutex<Idle>,
+    keep_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    classes: [Vec<AlignedBuffer>; CLASSES],
+    bytes: usize,
 }
 
 impl BufferPool {
-    /// Buffers of at least `buffer_bytes`, of which up to `keep` idle ones are kept.
-    pub fn new(buffer_bytes: usize, keep: usize) -> Self {
-        Self { idle: Mutex::new(Vec::new()), buffer_bytes, keep }
+    /// Idle buffers of up to `keep_bytes` in all are kept.
+    pub fn new(keep_bytes: usize) -> Self {
+        Self { idle: Mutex::default(), keep_bytes }
     }
 
-    /// A buffer of at least the pool's size. **Its bytes are whatever its last user left**, zeroes if it is new.
-    pub fn take(&self) -> AlignedBuffer {
-        let reused = self.idle.lock().pop();
-        reused.unwrap_or_else(|| AlignedBuffer::new(self.buffer_bytes))
+    /// A buffer of at least `least_bytes`, a power of two long. **Its bytes are whatever its last user left**, zeroes if
+    /// it is new.
+    pub fn take(&self, least_bytes: usize) -> AlignedBuffer {
+        let bytes = least_bytes.max(LEAST_POOLED_BYTES).next_power_of_two();
+        if let Some(class) = class_of(bytes) {
+            let mut idle = self.idle.lock();
+            if let Some(buffer) = idle.classes[class].pop() {
+                idle.bytes -= bytes;
+                return buffer;
+            }
+        }
+        AlignedBuffer::new(bytes)
     }
 
-    /// Gives a buffer back. One that outgrew the pool's size fourfold, or that is too small, is freed instead.
+    /// Gives a buffer back; one that is not of a pooled size, or one too many, is freed.
     pub fn give(&self, buffer: AlignedBuffer) {
         let bytes = buffer.capacity_bytes();
-        let fits = bytes >= self.buffer_bytes && bytes <= 4 * self.buffer_bytes.max(BLOCK_BYTES);
+        let Some(class) = class_of(bytes) else { return };
         let mut idle = self.idle.lock();
-        if fits && idle.len() < self.keep {
-            idle.push(buffer);
+        if idle.bytes + bytes <= self.keep_bytes {
+            idle.bytes += bytes;
+            idle.classes[class].push(buffer);
         }
     }
+}
+
+fn class_of(bytes: usize) -> Option<usize> {
+    let pooled = bytes.is_power_of_two() && (LEAST_POOLED_BYTES..=MOST_POOLED_BYTES).contains(&bytes);
+    pooled.then(|| (bytes / LEAST_POOLED_BYTES).ilog2() as usize)
 }
 
 #[cfg(test)]
@@ -167,15 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_reuses_what_fits_and_keeps_few() {
-        let pool = BufferPool::new(8_192, 1);
-        let mut buffer = pool.take();
+    fn the_pool_reuses_what_fits_and_keeps_no_more_than_it_may() {
+        let pool = BufferPool::new(3 * BLOCK_BYTES);
+        let mut buffer = pool.take(5_000);
+        assert_eq!(buffer.capacity_bytes(), 8_192);
         buffer.as_mut_slice()[0] = 9;
         pool.give(buffer);
         pool.give(AlignedBuffer::new(8_192));
-        assert_eq!(pool.take().as_slice()[0], 9);
-        assert_eq!(pool.take().as_slice()[0], 0);
-        pool.give(AlignedBuffer::new(1 << 20));
-        assert_eq!(pool.take().capacity_bytes(), 8_192);
+        assert_eq!(pool.take(1).capacity_bytes(), 4_096);
+        assert_eq!(pool.take(8_192).as_slice()[0], 9);
+        assert_eq!(pool.take(8_192).as_slice()[0], 0);
+        pool.give(AlignedBuffer::new(3 * BLOCK_BYTES));
+        pool.give(AlignedBuffer::new(64 << 20));
+        assert_eq!(pool.idle.lock().bytes, 0);
+        assert_eq!(pool.take(32 << 20).capacity_bytes(), 32 << 20);
     }
 }

@@ -147,6 +147,19 @@ pub trait DeviceFile: Send + std::marker::Sync {
         Ok(filled)
     }
 
+    /// As [`DeviceFile::read`] with `position` and `length` multiples of [`BLOCK_BYTES`], for large transfers: past the page
+    /// cache where that can be, unless the cache holds all of it.
+    fn read_blocks(&self, position: u64, buffer: &mut AlignedBuffer, length: usize) -> Result<usize> {
+        let bytes = &mut buffer.as_mut_slice()[..length];
+        let done = self.read_direct(position, bytes)?;
+        Ok(done + self.read(position + done as u64, &mut bytes[done..])?)
+    }
+
+    /// The part of a read that goes past the page cache, from the front; the default is none of it.
+    fn read_direct(&self, _position: u64, _blocks: &mut [u8]) -> Result<usize> {
+        Ok(0)
+    }
+
     /// Writes `buffer[..length]` at `position`, both multiples of [`BLOCK_BYTES`], inside the prepared length.
     /// On return, even with an error, nothing reads the buffer any more.
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()>;

@@ -1,7 +1,8 @@
-//! A file of the host, as both kernel devices hold it: one descriptor through the page cache, one for direct writes.
+//! A file of the host, as both kernel devices hold it: one descriptor through the page cache, one past it.
 //!
-//! Two descriptors because reads want the page cache (sealed segments are read again and again, at any alignment) and
-//! the log's writes do not: buffered writes dirty pages whose flush then hits everyone. Where the file system refuses
+//! Two descriptors because small reads want the page cache, at any alignment and with its read-ahead, and the log's writes
+//! do not: buffered writes dirty pages whose flush then hits everyone. Large reads go past the cache as well: into huge
+//! pages that is faster, and old data evicts nothing. Where the file system refuses
 //! direct I/O the buffered descriptor takes the writes too, with the same promises at a higher cost.
 //!
 //! Everything here runs on the calling thread and is also what the ring falls back to.
@@ -11,7 +12,7 @@ use crate::device::{BLOCK_BYTES, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +84,7 @@ impl HostFile {
         &self.path
     }
 
-    /// The descriptor for direct writes, `None` where direct I/O is not to be had.
+    /// The descriptor for direct transfers, `None` where direct I/O is not to be had.
     pub(crate) fn direct(&self) -> Option<BorrowedFd<'_>> {
         let refused = self.direct_refused.load(Ordering::Relaxed);
         self.direct.as_ref().filter(|_| !refused).map(std::os::fd::AsFd::as_fd)
@@ -102,6 +103,27 @@ impl HostFile {
     pub(crate) fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         let read = retry_on_intr(|| rustix::io::pread(&self.buffered, &mut *buffer, position));
         read.map_err(|errno| self.failed("read", errno))
+    }
+
+    /// Reads whole blocks, from the page cache if it holds them all, else past it: as many bytes as come that way, which
+    /// may be none. The rest is for the usual way.
+    pub(crate) fn read_direct(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.check_aligned("read", position, buffer.len() as u64)?;
+        let Some(direct) = self.direct() else { return Ok(0) };
+        let mut whole = [IoSliceMut::new(buffer)];
+        let cached = rustix::io::preadv2(&self.buffered, &mut whole, position, ReadWriteFlags::NOWAIT);
+        if cached == Ok(buffer.len()) {
+            return Ok(buffer.len());
+        }
+        let mut done = 0;
+        while done < buffer.len() && done.is_multiple_of(BLOCK_BYTES) {
+            match retry_on_intr(|| rustix::io::pread(direct, &mut buffer[done..], position + done as u64)) {
+                Ok(0) | Err(Errno::INVAL) => break,
+                Ok(count) => done += count,
+                Err(errno) => return Err(self.failed("read", errno)),
+            }
+        }
+        Ok(done)
     }
 
     /// Refuses a write that is misaligned, longer than its buffer or not inside the file's length: extending a file is
@@ -243,7 +265,7 @@ fn open_direct(path: &Path, buffered: &OwnedFd) -> std::result::Result<Option<Ow
             return Err(Refusal::Direct(format!("it needs alignment {memory} in memory, {offset} in the file")));
         }
     }
-    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
     match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
         Ok(descriptor) => Ok(Some(descriptor)),
         Err(Errno::INVAL | Errno::OPNOTSUPP) => Err(Refusal::Direct("O_DIRECT refused at open".to_owned())),

@@ -8,18 +8,24 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use oncelog_device::{Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
+use oncelog_device::{BufferPool, Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
 use oncelog_formats::file_name::parse_log_dir_name;
 
 use crate::checkpoints::{DirectoryCheckpoints, NO_BROKER_EPOCH};
 use crate::error::{Error, Result};
 use crate::log::open::Context;
 use crate::log::{Kick, Log, OpenOptions, Shared};
+use crate::tail::Budget;
 
 /// How long the driver thread sleeps when nobody rings.
 const DRIVER_PAUSE: Duration = Duration::from_millis(20);
 /// How often the driver writes the checkpoint files.
 const CHECKPOINT_PAUSE_NS: u64 = 5_000_000_000;
+
+/// Default of [`EngineOptions::tail_bytes`].
+const TAIL_BYTES: usize = 32 << 20;
+/// Most that idle buffers may hold.
+const IDLE_BUFFER_BYTES: usize = 32 << 20;
 
 /// How to open an engine.
 #[derive(Clone)]
@@ -32,11 +38,14 @@ pub struct EngineOptions {
     pub clock: Option<Arc<dyn Clock>>,
     /// Whether a thread does the background work; without it the caller drives each log.
     pub driver: bool,
+    /// Memory that all logs together may hold of what was just written, for those who read it next (bytes). 0: none is
+    /// held, and every read goes to the files.
+    pub tail_bytes: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: None, device_kind: DeviceKind::Auto, clock: None, driver: true }
+        Self { device: None, device_kind: DeviceKind::Auto, clock: None, driver: true, tail_bytes: TAIL_BYTES }
     }
 }
 
@@ -80,7 +89,15 @@ impl Engine {
         let clean = checkpoints.remove_clean_mark(&*device)?;
         let kick = options.driver.then(|| Arc::new(Kick::default()));
         let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let context = Context { device, clock, checkpoints: Arc::new(checkpoints), driver: kick.clone(), clean };
+        let context = Context {
+            device,
+            clock,
+            checkpoints: Arc::new(checkpoints),
+            driver: kick.clone(),
+            buffers: Arc::new(BufferPool::new(IDLE_BUFFER_BYTES)),
+            tails: Budget::new(options.tail_bytes),
+            clean,
+        };
         let logs = Arc::new(Mutex::new(BTreeMap::new()));
         let driver = match kick {
             Some(kick) => Some(spawn_driver(kick, logs.clone(), context.clock.clone())?),

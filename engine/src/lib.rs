@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod checkpoints;
 pub mod config;
 mod engine;
@@ -14,8 +15,10 @@ mod error;
 mod index;
 mod log;
 mod segment;
+mod tail;
 pub mod validate;
 
+pub use bytes::SharedBytes;
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Damage, Error, Result};

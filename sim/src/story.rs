@@ -418,7 +418,7 @@ pub(crate) fn read_all(log: &Log) -> Result<Found, Error> {
             break;
         };
         offset = last.header().next_offset();
-        found.data.extend(fetched.data);
+        found.data.extend_from_slice(&fetched.data);
     }
     Ok(found)
 }

@@ -209,6 +209,10 @@ impl DeviceFile for UringFile {
         self.host.read_some(position, buffer)
     }
 
+    fn read_direct(&self, position: u64, blocks: &mut [u8]) -> Result<usize> {
+        self.host.read_direct(position, blocks)
+    }
+
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()> {
         self.host.check_write(position, buffer.capacity_bytes(), length)?;
         let bytes = &buffer.as_slice()[..length];

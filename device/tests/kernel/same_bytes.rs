@@ -1,7 +1,7 @@
 //! The same writes leave the same bytes, whichever device makes them.
 
 use super::{BLOCK, devices, pattern};
-use oncelog_device::{Device, DeviceFile, OpenMode, Sync};
+use oncelog_device::{AlignedBuffer, Device, DeviceFile, OpenMode, Sync};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +27,15 @@ fn script(device: &dyn Device, path: &Path) -> Vec<u8> {
     }
     file.sync().expect("synced");
     file.set_length((4 << 20) - 1000).expect("cut");
+    let mut blocks = AlignedBuffer::new(5 << 20);
+    for held in ["nothing", "one block", "everything"] {
+        blocks.as_mut_slice().fill(0xee);
+        let length = file.read_blocks(BLOCK, &mut blocks, 5 << 20).expect("read in blocks");
+        assert_eq!(length, (4 << 20) - 1000 - 4096, "the page cache held {held}");
+        let mut small = vec![0; if held == "nothing" { 100 } else { length }];
+        assert_eq!(file.read(BLOCK, &mut small).expect("read"), small.len());
+        assert!(blocks.as_slice()[..length].starts_with(&small), "the page cache held {held}");
+    }
     let mut read = vec![0; 5 << 20];
     let length = file.read(0, &mut read).expect("read");
     read.truncate(length);

@@ -12,7 +12,9 @@ use oncelog_device::{BLOCK_BYTES, Sync};
 use super::Shared;
 use super::state::{Group, Staging, State, padded_length};
 use super::types::Ack;
+use crate::bytes::Lent;
 use crate::error::{Error, Result};
+use crate::tail::Written;
 
 /// What a leader does in one turn.
 enum Turn {
@@ -83,7 +85,11 @@ impl Shared {
         state.progress.busy = true;
         drop(state);
         let result = match turn {
-            Turn::Write(group) => self.write_group(&group, durable, unsynced, names),
+            Turn::Write(group) => {
+                let result = self.write_group(&group, durable, unsynced, names);
+                self.let_go(*group, result.is_ok());
+                result
+            }
             Turn::SyncOnly => self.sync_only(&*file, names).map(|()| Done {
                 number,
                 end_offset,
@@ -107,6 +113,16 @@ impl Shared {
         }
         self.moved.notify_all();
         state
+    }
+
+    /// A written group stays in memory for those who read it next; the buffer of one that failed goes back.
+    fn let_go(&self, group: Group, written: bool) {
+        let buffer = Lent::new(group.buffer, self.buffers.clone());
+        if written {
+            let (base_offset, end_offset, range) = (group.base_offset, group.end_offset, group.carried..group.length);
+            let position = group.start + group.carried as u64;
+            self.tail.push(Written { base_offset, position, end_offset, buffer, range }, self.clock.monotonic_ns());
+        }
     }
 
     fn write_group(
@@ -172,7 +188,7 @@ fn take_turn(state: &mut State) -> Turn {
 
 /// Closes the forming group; the next one begins with its partial last block.
 pub(crate) fn take_staging(state: &mut State, number: u64, seal_at: Option<u64>) -> Group {
-    let (file, end_offset) = (state.active().file.clone(), state.log_end());
+    let (file, base_offset, end_offset) = (state.active().file.clone(), state.active().base_offset, state.log_end());
     let staging = &mut state.staging;
     staging.reserve(0);
     let carry = staging.length % BLOCK_BYTES;
@@ -183,9 +199,11 @@ pub(crate) fn take_staging(state: &mut State, number: u64, seal_at: Option<u64>)
     let taken = std::mem::replace(staging, next);
     Group {
         file,
+        base_offset,
         start: taken.start,
         buffer: taken.buffer,
         length: taken.length,
+        carried: taken.carried,
         birth: taken.birth,
         seal_at,
         number,

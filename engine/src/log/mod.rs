@@ -3,7 +3,9 @@
 mod aborted;
 mod append;
 mod commit;
+mod cursors;
 mod describe;
+mod fetch;
 mod read;
 mod retain;
 mod roll;
@@ -23,12 +25,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use oncelog_device::{Clock, Device};
+use oncelog_device::{BufferPool, Clock, Device};
 use oncelog_snapshot::ProducerEntry;
 
 use crate::checkpoints::DirectoryCheckpoints;
 use crate::config::Config;
 use crate::error::Result;
+use crate::tail::Tail;
+use cursors::Cursors;
 use state::State;
 
 pub use ticket::Ticket;
@@ -42,11 +46,25 @@ pub use types::{
 pub(crate) struct Metrics {
     duplicates: AtomicU64,
     space_waits: AtomicU64,
+    read_bytes: [AtomicU64; 2],
+}
+
+/// Where a read found its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// In the tail in memory.
+    Tail,
+    /// In a segment's file.
+    File,
 }
 
 impl Metrics {
     fn count_duplicate(&self) {
         self.duplicates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_read(&self, source: Source, bytes: usize) {
+        self.read_bytes[source as usize].fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn count_space_wait(&self) {
@@ -67,6 +85,12 @@ pub(crate) struct Shared {
     pub(crate) moved: Condvar,
     /// One at a time writes side files and checkpoints, or truncates.
     pub(crate) upkeep: Mutex<()>,
+    /// Buffers for reads and writes, of all logs of the engine.
+    pub(crate) buffers: Arc<BufferPool>,
+    /// What was just written.
+    pub(crate) tail: Tail,
+    /// Where reads ended.
+    pub(crate) cursors: Cursors,
     pub(crate) report: OpenReport,
     pub(crate) metrics: Metrics,
     /// Wakes the engine's driver thread, if it has one.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use oncelog_device::{BLOCK_BYTES, Clock, Device, OpenMode};
+use oncelog_device::{BLOCK_BYTES, BufferPool, Clock, Device, OpenMode};
 use oncelog_formats::epoch_checkpoint;
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
+use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::{Bounds, Recovery};
 use super::state::{Progress, Segment, Staging, State};
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Error, Result};
 use crate::index::{AbortedIndex, SegmentIndex};
+use crate::tail::{Budget, Tail};
 
 /// What an engine gives to each of its logs.
 pub(crate) struct Context {
@@ -27,6 +29,10 @@ pub(crate) struct Context {
     pub clock: Arc<dyn Clock>,
     pub checkpoints: Arc<DirectoryCheckpoints>,
     pub driver: Option<Arc<Kick>>,
+    /// Buffers for reads and writes.
+    pub buffers: Arc<BufferPool>,
+    /// What the tails of all logs may hold.
+    pub tails: Arc<Budget>,
     /// The shutdown mark stood in the data directory.
     pub clean: bool,
 }
@@ -305,6 +311,9 @@ fn assemble(
         state: Mutex::new(state),
         moved: Condvar::new(),
         upkeep: Mutex::new(()),
+        buffers: context.buffers.clone(),
+        tail: Tail::new(context.tails.clone(), context.buffers.clone()),
+        cursors: Cursors::default(),
         report: recovered.report,
         metrics: Metrics::default(),
         driver: context.driver.clone(),

@@ -1,40 +1,73 @@
 //! Reads: whole batches of one segment, contiguous or an error.
 //!
-//! The place is found under the lock, the bytes are fetched without it. An index entry is never believed before the batch
-//! it points at has been seen there; a wrong one makes the segment be walked from its start instead.
+//! The place is found under the lock, the bytes are fetched without it: from the tail in memory if they were just written,
+//! else from the file ([`super::fetch`]). Nothing a reader does holds an append up.
 
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 use oncelog_device::DeviceFile;
-use oncelog_formats::batch::HEADER_BYTES;
-use oncelog_formats::{BatchHeader, BatchView};
 
-use super::Shared;
 use super::aborted::aborted_in;
 use super::state::{Segment, State};
 use super::types::{Ack, Fetched, Isolation, Read};
+use super::{Shared, Source};
+use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
-use crate::segment::walk::{Found, Walker};
+use crate::segment::take::{Halt, Taken, Want, take};
+use crate::tail::Piece;
 
 /// A place to read from, fixed under the lock.
-struct Place {
-    file: Arc<dyn DeviceFile>,
-    base_offset: i64,
+pub(super) struct Place {
+    pub file: Arc<dyn DeviceFile>,
+    pub base_offset: i64,
     /// Where to start looking for the batch, by the index.
-    hint: u64,
-    size: u64,
+    pub hint: u64,
+    pub size: u64,
     /// First position whose batches may be damaged.
-    trusted_size: u64,
-    next_offset: i64,
+    pub trusted_size: u64,
+    pub next_offset: i64,
     /// Offset behind its last batch.
-    data_end: i64,
+    pub data_end: i64,
     /// Offset that the next segment starts at.
-    next_base: Option<i64>,
+    pub next_base: Option<i64>,
+    pub generation: u64,
     limit: i64,
     high_watermark: i64,
     last_stable_offset: i64,
-    generation: u64,
+}
+
+/// Batches found in one segment.
+pub(super) struct Part {
+    data: SharedBytes,
+    /// Where the range that was looked at ends in the segment: Kafka's bound for the aborted transactions.
+    upper_position: u64,
+    next_offset: i64,
+    /// Where `next_offset` begins.
+    end_position: u64,
+}
+
+impl Place {
+    /// Batches that reach this offset are not to be shown. None can where the whole segment is: what claims to is damaged.
+    pub fn limit(&self) -> i64 {
+        if self.limit >= self.next_offset { i64::MAX } else { self.limit }
+    }
+
+    /// `data` was taken from `position` on.
+    pub fn part(&self, data: SharedBytes, position: u64, taken: &Taken, read: &Read) -> Part {
+        let end_position = position + taken.bytes as u64;
+        let upper_position = match taken.halt {
+            Halt::Limit => end_position,
+            _ => self.trusted_size.min(position + read.max_bytes.max(taken.first_bytes) as u64),
+        };
+        Part { data, upper_position, next_offset: taken.next_offset, end_position }
+    }
+
+    /// Whether the segment is still what it was: a truncation changes it, retention gives its file to another.
+    fn still_stands(&self, state: &State) -> bool {
+        let segment = state.segments.get(&self.base_offset);
+        state.generation == self.generation && segment.is_some_and(|segment| Arc::ptr_eq(&segment.file, &self.file))
+    }
 }
 
 impl Shared {
@@ -68,7 +101,7 @@ impl Shared {
         Ok(())
     }
 
-    /// One attempt; `None` when the log was truncated meanwhile.
+    /// One attempt; `None` when the ground was taken away meanwhile, by a truncation or by retention.
     fn try_read(&self, read: &Read) -> Result<Option<Fetched>> {
         let mut wanted = read.offset;
         loop {
@@ -81,31 +114,35 @@ impl Shared {
             let state = self.make_readable(state, limit)?;
             let Some(place) = place(&state, wanted, limit) else { return Ok(Some(empty(&state))) };
             drop(state);
-            match self.fetch(&place, wanted, read) {
-                Ok(Some((data, upper_position))) => {
-                    let state = self.state.lock();
-                    if state.generation != place.generation {
-                        return Ok(None);
-                    }
-                    let aborted = match read.isolation {
-                        Isolation::Committed => aborted_in(&state, place.base_offset, read.offset, upper_position),
-                        _ => Some(Vec::new()),
-                    };
-                    // Retention took the segment meanwhile, and with it the list: the read begins again and says so.
-                    let Some(aborted) = aborted else { return Ok(None) };
-                    let (high_watermark, last_stable_offset) = (place.high_watermark, place.last_stable_offset);
-                    return Ok(Some(Fetched { data, aborted, high_watermark, last_stable_offset }));
-                }
-                Ok(None) => match place.next_base {
+            let found = match self.read_tail(&place, wanted, read) {
+                Some(part) => Ok(Some(part)),
+                None => self.fetch(&place, wanted, read),
+            };
+            let state = self.state.lock();
+            if !place.still_stands(&state) {
+                // What was read, an error too, says nothing about the log any more.
+                return Ok(None);
+            }
+            match found? {
+                Some(part) => return Ok(self.fetched(&state, &place, part, read)),
+                None => match place.next_base {
                     Some(next) if next < limit => wanted = next.max(wanted),
-                    _ => return Ok(Some(empty(&self.state.lock()))),
+                    _ => return Ok(Some(empty(&state))),
                 },
-                Err(error) => {
-                    // A read that lost its ground to a truncation says nothing about the disk.
-                    return if self.state.lock().generation != place.generation { Ok(None) } else { Err(error) };
-                }
             }
         }
+    }
+
+    fn fetched(&self, state: &State, place: &Place, part: Part, read: &Read) -> Option<Fetched> {
+        let aborted = match read.isolation {
+            Isolation::Committed => aborted_in(state, place.base_offset, read.offset, part.upper_position)?,
+            _ => Vec::new(),
+        };
+        if !part.data.is_empty() {
+            self.cursors.advance(place.generation, place.base_offset, read.offset, part.next_offset, part.end_position);
+        }
+        let (high_watermark, last_stable_offset) = (place.high_watermark, place.last_stable_offset);
+        Some(Fetched { data: part.data, aborted, high_watermark, last_stable_offset })
     }
 
     /// Lets staged bytes below `limit` reach the file before it is read.
@@ -119,77 +156,40 @@ impl Shared {
         Ok(self.state.lock())
     }
 
-    /// The batches from `wanted` on, and the position behind the range that was looked at; `None` if the segment ends
-    /// below it.
-    fn fetch(&self, place: &Place, wanted: i64, read: &Read) -> Result<Option<(Vec<u8>, u64)>> {
-        let mut walker = Walker::new(&*place.file, place.size);
-        let Some(first) = self.locate(place, &mut walker, wanted)? else {
-            self.check_contiguous(place, wanted)?;
-            return Ok(None);
+    /// The batches from `wanted` on, if they are still in memory. Shared with the tail if they lie in one buffer there,
+    /// brought together in one copy if they do not.
+    fn read_tail(&self, place: &Place, wanted: i64, read: &Read) -> Option<Part> {
+        let pieces = self.tail.since(place.base_offset, wanted, read.max_bytes)?;
+        let first = &pieces[0];
+        let from = first.locate(wanted);
+        let position = first.position + from as u64;
+        let want = Want { limit: place.limit(), max_bytes: read.max_bytes, at_least_one: read.at_least_one };
+        let rest = first.bytes.slice(from..first.bytes.len());
+        let mut taken = take(&rest, wanted, want, false);
+        let data = match taken.halt {
+            Halt::Bytes(_) if pieces.len() > 1 => self.gather(&rest, &pieces[1..], &mut taken, want),
+            _ => rest.slice(0..taken.bytes),
         };
-        if first.position >= place.trusted_size {
-            return Err(self.damage_of(place.base_offset));
-        }
-        let most = if read.at_least_one { read.max_bytes.max(first.header.size_bytes()) } else { read.max_bytes };
-        let limit_position = if place.limit >= place.next_offset {
-            place.size
-        } else {
-            walker.position_of(first, place.limit, first.position + most as u64)?
-        };
-        let limit_position = limit_position.min(place.trusted_size);
-        let bytes = (limit_position - first.position).min(most as u64) as usize;
-        let mut data = vec![0; bytes];
-        let got = place.file.read(first.position, &mut data)?;
-        data.truncate(got);
-        if got < bytes {
-            return Err(Error::damaged(
-                place.file.path(),
-                first.position + got as u64,
-                wanted,
-                "the file ends inside the log",
-            ));
-        }
-        let whole = check_batches(&data, place, first.position, wanted)?;
-        data.truncate(whole);
-        Ok(Some((data, first.position + bytes as u64)))
+        self.metrics.count_read(Source::Tail, data.len());
+        Some(place.part(data, position, &taken, read))
     }
 
-    /// The first batch whose last offset is not below `wanted`.
-    fn locate(&self, place: &Place, walker: &mut Walker<'_>, wanted: i64) -> Result<Option<Found>> {
-        if place.hint > 0 {
-            match walker.proves(place.hint, place.base_offset, wanted) {
-                Ok(true) => return walker.find(place.hint, wanted),
-                Ok(false) | Err(Error::Damaged(_)) => {
-                    tracing::debug!(position = place.hint, "index entry not believed")
-                }
-                Err(error) => return Err(error),
+    /// `taken` from the front of `first`, and what else is wanted from the pieces behind it.
+    fn gather(&self, first: &[u8], behind: &[Arc<Piece>], taken: &mut Taken, want: Want) -> SharedBytes {
+        let most = first.len() + behind.iter().map(|piece| piece.bytes.len()).sum::<usize>();
+        let mut all = Lent::take(&self.buffers, most.min(want.max_bytes));
+        all.buffer_mut().as_mut_slice()[..taken.bytes].copy_from_slice(&first[..taken.bytes]);
+        for piece in behind {
+            let left = Want { max_bytes: want.max_bytes - taken.bytes, at_least_one: false, ..want };
+            let more = take(&piece.bytes, taken.next_offset, left, false);
+            let to = taken.bytes + more.bytes;
+            all.buffer_mut().as_mut_slice()[taken.bytes..to].copy_from_slice(&piece.bytes[..more.bytes]);
+            (taken.bytes, taken.next_offset, taken.halt) = (to, more.next_offset, more.halt);
+            if !matches!(taken.halt, Halt::Bytes(_)) {
+                break;
             }
         }
-        walker.find(0, wanted)
-    }
-
-    /// Nothing at or above `wanted` is stored in this segment: is that because the log has none there?
-    fn check_contiguous(&self, place: &Place, wanted: i64) -> Result<()> {
-        if wanted < place.data_end {
-            let reason = "batches that were stored are missing";
-            return Err(Error::damaged(place.file.path(), place.size, wanted, reason));
-        }
-        let state = self.state.lock();
-        match state
-            .read_only
-            .as_ref()
-            .filter(|d| d.offset <= wanted && place.next_base.is_some_and(|next| d.offset < next))
-        {
-            Some(damage) if damage.offset >= place.base_offset => Err(Error::Damaged(Box::new(damage.clone()))),
-            _ => Ok(()),
-        }
-    }
-
-    fn damage_of(&self, base_offset: i64) -> Error {
-        let state = self.state.lock();
-        let damage =
-            state.segments.get(&base_offset).and_then(|s| s.damage.clone()).or_else(|| state.read_only.clone());
-        damage.map_or(Error::Closed, |d| Error::Damaged(Box::new(d)))
+        all.share(0..taken.bytes)
     }
 
     /// All batches of one segment as stored, in memory.
@@ -226,7 +226,7 @@ fn limit_of(state: &State, read: &Read) -> Result<i64> {
 
 fn empty(state: &State) -> Fetched {
     let (high_watermark, last_stable_offset) = (state.high_watermark, state.last_stable());
-    Fetched { data: Vec::new(), aborted: Vec::new(), high_watermark, last_stable_offset }
+    Fetched { data: SharedBytes::default(), aborted: Vec::new(), high_watermark, last_stable_offset }
 }
 
 fn place(state: &State, wanted: i64, limit: i64) -> Option<Place> {
@@ -246,29 +246,4 @@ fn place(state: &State, wanted: i64, limit: i64) -> Option<Place> {
         last_stable_offset: state.last_stable(),
         generation: state.generation,
     })
-}
-
-/// Bytes of whole batches at the front of `data`; each must be what was written.
-fn check_batches(data: &[u8], place: &Place, position: u64, wanted: i64) -> Result<usize> {
-    let mut at = 0;
-    let mut expected = place.base_offset;
-    while data.len() - at >= HEADER_BYTES {
-        let header = BatchHeader::parse(&data[at..]).map_err(|e| {
-            Error::damaged(place.file.path(), position + at as u64, expected.max(wanted), e.to_string())
-        })?;
-        if header.size_bytes() > data.len() - at {
-            break;
-        }
-        let view = BatchView::new(&data[at..]).and_then(|view| view.verify_crc().map(|()| view));
-        let view = view.map_err(|e| {
-            Error::damaged(place.file.path(), position + at as u64, expected.max(wanted), e.to_string())
-        })?;
-        if header.base_offset < expected {
-            let reason = format!("offset {} behind offset {}", header.base_offset, expected - 1);
-            return Err(Error::damaged(place.file.path(), position + at as u64, expected, reason));
-        }
-        expected = header.next_offset();
-        at += view.bytes().len();
-    }
-    Ok(at)
 }

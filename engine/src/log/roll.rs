@@ -175,7 +175,7 @@ impl Shared {
         let nothing_new = state.staging.pending_bytes() == 0;
         let mut group = take_staging(state, number, Some(size));
         if nothing_new {
-            group.length = 0;
+            (group.length, group.carried) = (0, 0);
         }
         state.progress.queue.push_back(group);
         let old = state.active_mut();

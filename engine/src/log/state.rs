@@ -117,9 +117,13 @@ pub(crate) fn padded_length(length: usize) -> usize {
 /// One write to the device: what was staged together.
 pub(crate) struct Group {
     pub file: Arc<dyn DeviceFile>,
+    /// Of the segment.
+    pub base_offset: i64,
     pub start: u64,
     pub buffer: AlignedBuffer,
     pub length: usize,
+    /// Bytes at the front that an earlier group has written already.
+    pub carried: usize,
     pub birth: Option<Birth>,
     /// The segment ends here: cut to its data and sync.
     pub seal_at: Option<u64>,

@@ -150,6 +150,7 @@ impl Shared {
         state.progress.durable_offset = end;
         state.progress.unsynced = false;
         state.generation += 1;
+        self.tail.clear();
         Ok(())
     }
 

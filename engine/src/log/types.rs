@@ -7,6 +7,7 @@ use oncelog_formats::time_index::TimeEntry;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{Origin, ProducerEntry};
 
+use crate::bytes::SharedBytes;
 use crate::config::Config;
 use crate::error::Damage;
 
@@ -128,8 +129,9 @@ impl Read {
 /// What a read found: whole batches of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Batches as stored; the first one holds the offset asked for or the next one stored.
-    pub data: Vec<u8>,
+    /// Batches as stored; the first one holds the offset asked for or the next one stored. Shared with whoever else reads
+    /// them, as far as they were in memory: see [`SharedBytes`] before keeping many.
+    pub data: SharedBytes,
     /// Transactions aborted in the range: producer id and first offset.
     pub aborted: Vec<(i64, i64)>,
     /// The high watermark at that moment.

@@ -32,6 +32,7 @@ impl Shared {
         if staged || lag {
             self.commit_all(if lag { Ack::Durable } else { Ack::Written })?;
         }
+        self.tail.expire(self.clock.monotonic_ns());
         self.prepare_ahead()?;
         self.upkeep()
     }

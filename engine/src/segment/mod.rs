@@ -1,6 +1,7 @@
 //! One segment file: walking its batches, knowing nothing of the log around it.
 
 pub(crate) mod scan;
+pub(crate) mod take;
 pub(crate) mod walk;
 
 use oncelog_formats::BatchView;

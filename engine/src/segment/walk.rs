@@ -63,23 +63,6 @@ impl<'a> Walker<'a> {
         Ok(None)
     }
 
-    /// Where the batch that holds `offset` starts, or the next one, or the segment ends; from `first` on and not farther
-    /// than the first batch behind `far`.
-    pub fn position_of(&mut self, first: Found, offset: i64, far: u64) -> Result<u64> {
-        let mut at = first.position;
-        while let Some(found) = self.header(at)? {
-            if found.header.last_offset() >= offset || at > far {
-                return Ok(at);
-            }
-            at += found.header.size_bytes() as u64;
-            if found.header.next_offset() >= offset {
-                // What follows may be staged only and not in the file yet.
-                return Ok(at);
-            }
-        }
-        Ok(at)
-    }
-
     /// Whether a whole, undamaged batch of this segment stands at `position` that does not lie above `offset`: then
     /// nothing at or above `offset` lies before it.
     pub fn proves(&mut self, position: u64, base_offset: i64, offset: i64) -> Result<bool> {

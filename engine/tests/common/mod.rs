@@ -99,6 +99,7 @@ impl Place {
             device_kind: self.kind,
             clock: Some(self.clock.clone()),
             driver: false,
+            ..EngineOptions::default()
         };
         Engine::open(&self.dir, options)
     }
