@@ -1,76 +1,49 @@
-//! How many durable answers a second, beside the leanest program that writes the same bytes.
+//! Figures of oncelog beside the leanest programs that write the same bytes, and beside what one would use instead.
 //!
-//! The systems take turns within one run, so that a disk that changes its mood changes it for all of them.
+//! A suite is one file under `suites/` and one line in its table; what it compares is a list of names. The systems take turns
+//! within one run, so that a disk that changes its mood changes it for all of them, and what is reported is the median
+//! of the rounds. Figures go to standard output, everything else to standard error.
 
-mod durable;
+mod batches;
+mod bench;
+mod clients;
+mod conditions;
+mod cpu;
+mod options;
+mod place;
 mod report;
+mod suites;
 mod systems;
 
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::Parser;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use systems::Kind;
+use bench::Bench;
+use options::Arguments;
 
-/// Throughput of oncelog beside raw baselines.
-#[derive(Debug, Parser)]
-#[command(name = "oncelog-bench", version)]
-struct Arguments {
-    #[command(subcommand)]
-    suite: Suite,
-}
-
-#[derive(Debug, Subcommand)]
-enum Suite {
-    /// Durable acknowledgements a second by batch size and number of writers.
-    Durable(Options),
-}
-
-/// What every suite takes.
-#[derive(Debug, Args)]
-pub(crate) struct Options {
-    /// One JSON object a line instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Short runs: about a minute in all.
-    #[arg(long)]
-    short: bool,
-    /// Runs of each system in each case.
-    #[arg(long)]
-    rounds: Option<usize>,
-    /// Only these systems.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<Kind>,
-    /// Where to write; a folder of its own is made in it and removed again.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
-}
-
-impl Options {
-    fn rounds(&self) -> usize {
-        let usual = if self.short { 3 } else { 5 };
-        self.rounds.unwrap_or(usual).max(1)
-    }
-
-    /// How long one run is measured.
-    fn span(&self) -> Duration {
-        Duration::from_millis(if self.short { 700 } else { 3_000 })
-    }
-
-    fn systems(&self) -> Vec<Kind> {
-        let wanted = |kind: &Kind| self.only.is_empty() || self.only.contains(kind);
-        Kind::ALL.into_iter().filter(wanted).collect()
-    }
-}
+/// What stops a run: a reason for people.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let Suite::Durable(options) = Arguments::parse().suite;
-    match durable::run(&options) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("oncelog-bench: {reason}");
             ExitCode::from(2)
         }
     }
+}
+
+fn run(mut arguments: Arguments) -> Result<(), Failure> {
+    if let Some(task) = &arguments.child {
+        return suites::run_child(task, &arguments.options);
+    }
+    let chosen = arguments.suites()?;
+    let mut bench = Bench::new(arguments.options.clone(), &chosen)?;
+    for suite in chosen {
+        bench.begin(suite);
+        (suite.run)(&mut bench).map_err(|reason| format!("suite {}: {reason}", suite.name))?;
+        bench.end();
+    }
+    bench.finish()
 }

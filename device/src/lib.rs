@@ -21,6 +21,9 @@ pub mod fault;
 pub mod memory;
 pub mod overlay;
 
+#[cfg(feature = "raw")]
+pub mod raw;
+
 mod auto;
 pub mod probe;
 
