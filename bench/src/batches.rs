@@ -17,7 +17,8 @@ const SEQUENCE_AT: usize = 53;
 /// One batch of one record with random content, the next sequence number put in on each turn.
 pub(crate) struct BatchSource {
     bytes: Vec<u8>,
-    next: i32,
+    /// Of the next batch; without a producer there is none to count.
+    next: Option<i32>,
     crc: u32,
     patterns: [u32; 32],
 }
@@ -43,13 +44,13 @@ impl BatchSource {
             bytes[at] ^= mask;
             changed
         });
-        Ok(Self { bytes, next: 0, crc, patterns })
+        Ok(Self { bytes, next: (producer_id >= 0).then_some(0), crc, patterns })
     }
 
     /// The next batch of this producer.
     pub(crate) fn next(&mut self) -> &[u8] {
-        let sequence = self.next;
-        self.next = sequence.checked_add(1).unwrap_or(0);
+        let Some(sequence) = self.next else { return &self.bytes };
+        self.next = Some(sequence.checked_add(1).unwrap_or(0));
         self.bytes[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&sequence.to_be_bytes());
         let (mut crc, mut left) = (self.crc, sequence);
         while left != 0 {
@@ -96,13 +97,18 @@ mod tests {
     fn each_batch_has_its_sequence_number_its_size_and_a_right_checksum() {
         for size_bytes in [172, 1024, 65536] {
             let mut source = BatchSource::new(7, size_bytes).unwrap();
-            source.next = i32::MAX - 1;
+            source.next = Some(i32::MAX - 1);
             for sequence in [i32::MAX - 1, i32::MAX, 0, 1] {
                 let batch = BatchView::new(source.next()).unwrap();
                 batch.verify_crc().unwrap();
                 assert_eq!((batch.header().base_sequence, batch.header().producer_id), (sequence, 7));
                 assert_eq!(batch.bytes().len(), size_bytes);
             }
+            let mut nobody = BatchSource::new(-1, size_bytes).unwrap();
+            nobody.next();
+            let batch = BatchView::new(nobody.next()).unwrap();
+            batch.verify_crc().unwrap();
+            assert_eq!((batch.header().base_sequence, batch.bytes().len()), (-1, size_bytes));
         }
     }
 }

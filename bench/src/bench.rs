@@ -20,6 +20,7 @@ pub(crate) struct Bench {
     suite: &'static str,
     systems: &'static [&'static str],
     ring: bool,
+    quoted: Vec<Figure>,
 }
 
 impl Bench {
@@ -37,7 +38,7 @@ impl Bench {
             eprintln!("oncelog-bench: no raw-uring on this machine: {reason}");
         }
         let (suite, systems) = ("", &[][..]);
-        Ok(Self { options, place, conditions, report, bar, suite, systems, ring: ring.is_ok() })
+        Ok(Self { options, place, conditions, report, bar, suite, systems, ring: ring.is_ok(), quoted: Vec::new() })
     }
 
     pub(crate) fn begin(&mut self, suite: &'static Suite) {
@@ -65,7 +66,9 @@ impl Bench {
         takes_part: impl Fn(&str) -> bool,
         mut run: impl FnMut(&'static str, &Turn<'_>) -> Result<Measured, Failure>,
     ) -> Result<(), Failure> {
-        let systems: Vec<_> = self.systems.iter().copied().filter(|s| self.wants(s) && takes_part(s)).collect();
+        let quoted = std::mem::take(&mut self.quoted);
+        let runs = |system: &str| quoted.iter().all(|quote| quote.system != system) && takes_part(system);
+        let systems: Vec<_> = self.systems.iter().copied().filter(|s| self.wants(s) && runs(s)).collect();
         if systems.is_empty() || !self.wants_case(case) {
             return Ok(());
         }
@@ -85,17 +88,15 @@ impl Bench {
             }
         }
         let figures = systems.iter().zip(&runs).flat_map(|(system, runs)| self.figures(case, system, runs));
-        let figures = figures.collect();
+        let figures = figures.chain(quoted.into_iter().filter(|quote| self.wants(quote.system))).collect();
         self.report.add(&self.bar, figures);
         Ok(())
     }
 
-    /// A figure measured elsewhere, to stand beside ours. The caller names its source in a comment.
+    /// A figure measured elsewhere, to stand beside ours in the next comparison, which is that of `case`; its system is
+    /// one of the suite's and does not run. The caller names the source in a comment.
     pub(crate) fn quote(&mut self, case: &str, system: &'static str, metric: Metric, value: f64) {
-        if self.systems.contains(&system) && self.wants(system) && self.wants_case(case) {
-            let figure = Figure { runs: 0, ..Figure::of(self.suite, case, system, metric, vec![value]) };
-            self.report.add(&self.bar, vec![figure]);
-        }
+        self.quoted.push(Figure { runs: 0, ..Figure::of(self.suite, case, system, metric, vec![value]) });
     }
 
     pub(crate) fn finish(self) -> Result<(), Failure> {

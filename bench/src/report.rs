@@ -145,13 +145,18 @@ fn table(figures: &[Figure]) -> Vec<String> {
         }
     }
     let find = |system: &str, metric| figures.iter().find(|f| f.system == system && f.metric == metric);
-    let heads: String = metrics.iter().map(|metric| format!("{:>28}", metric.name())).collect();
-    let mut lines =
-        vec![String::new(), format!("{} {}", first.suite, first.case), format!("  {:<24}{heads}", "system")];
-    for system in systems {
-        let cells = metrics.iter().map(|&metric| format!("{:>28}", find(system, metric).map(cell).unwrap_or_default()));
-        lines.push(format!("  {system:<24}{}", cells.collect::<String>()));
-    }
+    let cell_of = |system: &str, metric| find(system, metric).map(cell).unwrap_or_default();
+    let width_of = |metric: Metric| {
+        let cells = systems.iter().map(|system| cell_of(system, metric).len());
+        cells.chain([metric.name().len()]).max().unwrap_or(0) + 2
+    };
+    let line = |head: &str, cells: &dyn Fn(Metric) -> String| {
+        let cells = metrics.iter().map(|&metric| format!("{:>1$}", cells(metric), width_of(metric)));
+        format!("  {head:<22}{}", cells.collect::<String>())
+    };
+    let mut lines = vec![String::new(), format!("{} {}", first.suite, first.case)];
+    lines.push(line("system", &|metric| metric.name().to_owned()));
+    lines.extend(systems.iter().map(|system| line(system, &|metric| cell_of(system, metric))));
     for (role, words) in [(Role::Raw, "of the better raw"), (Role::Peer, "of the best peer")] {
         let ratios: Vec<_> = metrics.iter().filter_map(|&metric| ratio(figures, metric, role)).collect();
         if !ratios.is_empty() {
