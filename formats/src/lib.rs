@@ -43,6 +43,8 @@ pub mod epoch_checkpoint;
 
 pub mod checkpoint;
 
+pub mod log_checkpoint;
+
 pub mod partition_metadata;
 
 pub mod clean_shutdown;

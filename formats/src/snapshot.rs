@@ -8,6 +8,7 @@
 mod extension;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use alloc::vec::Vec;
 
@@ -18,6 +19,7 @@ use crate::num::sequence_sub;
 use crate::{FormatError, Result};
 
 pub use extension::{BatchMeta, Extension, MAX_BATCHES, ProducerExtra, SealedSegment};
+pub use writer::SnapshotWriter;
 
 /// The only version.
 pub const VERSION: i16 = 1;
@@ -156,19 +158,12 @@ impl SnapshotFile {
     /// The file's bytes. An extension too large for its length field (4 GiB) is left out.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let count = i32::try_from(self.entries.len()).expect("2^31 entries do not fit into memory beside their bytes");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.entries.len() * ENTRY_BYTES);
-        let header = RawHeader { version: VERSION.into(), crc: 0.into(), entry_count: count.into() };
-        bytes.extend_from_slice(header.as_bytes());
-        for entry in &self.entries {
-            bytes.extend_from_slice(RawEntry::from(entry).as_bytes());
+        let mut writer = SnapshotWriter::new(self.entries.len());
+        self.entries.iter().for_each(|entry| writer.push_entry(entry));
+        for extra in self.extension.iter().flat_map(|extension| &extension.producers) {
+            writer.push_extra(extra.producer_id, extra.last_append_ms, &extra.batches);
         }
-        if let Some(extension) = &self.extension {
-            extension.encode_into(&mut bytes);
-        }
-        let crc = crc32c(&bytes[CRC_FROM..]);
-        bytes[2..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
-        bytes
+        writer.finish(self.extension.as_ref())
     }
 
     /// Reads a file as Kafka does. Whatever stands behind the entries cannot make it fail; an extension that is not whole

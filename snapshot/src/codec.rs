@@ -7,11 +7,16 @@
 use std::collections::HashMap;
 
 use oncelog_formats::Result;
-use oncelog_formats::snapshot::{Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, Trailing};
+use oncelog_formats::snapshot::{
+    Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, SnapshotWriter, Trailing,
+};
 
 use crate::open_txns::OpenTxns;
 use crate::producer::ProducerEntry;
-use crate::table::ProducerTable;
+use crate::table::{Frozen, FrozenBlock, ProducerTable};
+
+/// Entries that are read from a view in one step: some microseconds of work.
+pub const STEP_ENTRIES: usize = 256;
 
 /// What a snapshot says about the log besides its producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,19 +44,49 @@ pub struct Loaded {
     pub trailing: Trailing,
 }
 
-/// The bytes of the snapshot file. Walks all producers: give it a frozen copy of the table.
-pub fn encode(table: &ProducerTable, meta: &SnapshotMeta) -> Vec<u8> {
-    let mut entries = Vec::with_capacity(table.len());
-    let mut producers = Vec::with_capacity(table.len());
-    for (producer_id, entry) in table.iter() {
-        entries.push(to_kafka(producer_id, &entry));
-        let last_append_ms = entry.last_append_ms;
-        producers.push(ProducerExtra { producer_id, last_append_ms, batches: entry.batches().to_vec() });
+/// A snapshot file being made from a frozen view.
+#[derive(Debug)]
+pub struct Encoder {
+    writer: SnapshotWriter,
+    meta: SnapshotMeta,
+    digest: u64,
+}
+
+impl Encoder {
+    /// A file of what `frozen` shows.
+    pub fn new(frozen: &Frozen, meta: SnapshotMeta) -> Self {
+        Self { writer: SnapshotWriter::new(frozen.len), meta, digest: frozen.digest }
     }
-    let SnapshotMeta { log_end_offset, durable_offset, sealed, log_id } = *meta;
-    let digest = table.digest();
-    let extension = Extension { producers, log_end_offset, durable_offset, digest, sealed, log_id };
-    SnapshotFile { entries, extension: Some(extension) }.encode()
+
+    /// The next blocks of the view.
+    pub fn push(&mut self, blocks: &[FrozenBlock]) {
+        for (producer_id, entry) in blocks.iter().flat_map(FrozenBlock::entries) {
+            self.writer.push_entry(&to_kafka(producer_id, &entry));
+            self.writer.push_extra(producer_id, entry.last_append_ms, entry.batches());
+        }
+    }
+
+    /// The bytes of the file, once the whole view was pushed.
+    pub fn finish(self) -> Vec<u8> {
+        let SnapshotMeta { log_end_offset, durable_offset, sealed, log_id } = self.meta;
+        let digest = self.digest;
+        let extension = Extension { producers: Vec::new(), log_end_offset, durable_offset, digest, sealed, log_id };
+        self.writer.finish(Some(&extension))
+    }
+}
+
+/// The bytes of the snapshot file of a table that nobody else changes meanwhile.
+pub fn encode(table: &mut ProducerTable, meta: &SnapshotMeta) -> Vec<u8> {
+    let mut frozen = table.freeze();
+    let mut encoder = Encoder::new(&frozen, *meta);
+    loop {
+        let blocks = table.read_frozen(&mut frozen, STEP_ENTRIES);
+        if blocks.is_empty() {
+            table.thaw(frozen);
+            return encoder.finish();
+        }
+        encoder.push(&blocks);
+    }
 }
 
 /// Reads a snapshot file, ours or Kafka's. Of Kafka's, each producer has at most one batch, with the entry's timestamp,

@@ -19,6 +19,8 @@ pub mod table;
 
 pub mod open_txns;
 
+pub mod pages;
+
 pub mod codec;
 
 pub use admit::{AdmitOptions, CompletedTxn, Incoming, Marker, Origin, Verdict, absorb, admit};

@@ -19,8 +19,8 @@ const META: SnapshotMeta = SnapshotMeta {
 proptest! {
     #[test]
     fn a_table_comes_back_exactly(entries in prop::collection::btree_map(producer_id(), entry(), 0..30)) {
-        let table = table_of(entries.iter().map(|(&id, entry)| (id, entry)));
-        let loaded = codec::decode(&codec::encode(&table, &META)).unwrap();
+        let mut table = table_of(entries.iter().map(|(&id, entry)| (id, entry)));
+        let loaded = codec::decode(&codec::encode(&mut table, &META)).unwrap();
         prop_assert_eq!(&loaded.table, &table);
         prop_assert_eq!(loaded.table.digest(), table.digest());
         prop_assert_eq!(loaded.open_txns, OpenTxns::from_table(&table));
@@ -29,8 +29,8 @@ proptest! {
 
     #[test]
     fn without_the_extension_one_batch_remains(entries in prop::collection::btree_map(producer_id(), entry(), 0..30)) {
-        let table = table_of(entries.iter().map(|(&id, entry)| (id, entry)));
-        let mut file = SnapshotFile::decode(&codec::encode(&table, &META)).unwrap();
+        let mut table = table_of(entries.iter().map(|(&id, entry)| (id, entry)));
+        let mut file = SnapshotFile::decode(&codec::encode(&mut table, &META)).unwrap();
         file.extension = None;
         let loaded = codec::decode(&file.encode()).unwrap();
         prop_assert_eq!((loaded.meta, loaded.trailing), (None, Trailing::Nothing));
@@ -67,7 +67,7 @@ fn one_producer() -> ProducerTable {
 /// Somebody changed the entries and kept the bytes behind them.
 #[test]
 fn an_extension_that_does_not_fit_the_entries_does_not_count() {
-    let whole = SnapshotFile::decode(&codec::encode(&one_producer(), &META)).unwrap();
+    let whole = SnapshotFile::decode(&codec::encode(&mut one_producer(), &META)).unwrap();
     let changes: [fn(&mut SnapshotFile); 6] = [
         |file| file.entries[0].epoch += 1,
         |file| file.entries[0].last_sequence += 1,

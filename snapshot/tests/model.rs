@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use oncelog_snapshot::pages::{PageWriter, decode_page};
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
-    AdmitOptions, Frozen, FrozenBlock, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Verdict, admit,
+    AdmitOptions, Frozen, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Verdict, admit,
 };
 
 type Model = BTreeMap<i64, ProducerEntry>;
@@ -23,13 +24,25 @@ struct World {
     ids: Vec<i64>,
     /// Views being read, with what they must show in the end and what they have shown.
     views: VecDeque<(Frozen, Model, Model)>,
-    /// A checkpoint being read, the model then, and what is on disk.
-    checkpoint: Option<(Frozen, Model, Model)>,
+    /// A checkpoint being written, and the model then.
+    checkpoint: Option<(Frozen, PageWriter, Model)>,
+    stored: Stored,
     /// Ids that the checkpoint being read may name, and those changed since it began.
     named: BTreeSet<i64>,
     changed: BTreeSet<i64>,
-    stored: Model,
     done: BTreeMap<&'static str, u64>,
+}
+
+/// What checkpoints have left on disk.
+#[derive(Default)]
+struct Stored {
+    /// Pages of everything, with the hash that each begins with.
+    pages: Vec<(u64, Vec<u8>)>,
+    /// What changed since, oldest first.
+    changes: Vec<Vec<u8>>,
+    len: usize,
+    digest: u64,
+    model: Model,
 }
 
 #[test]
@@ -39,7 +52,9 @@ fn a_million_operations_beside_a_naive_map() {
         world.step();
     }
     world.compare();
-    for wanted in ["appended", "duplicate", "refused", "odd", "expired", "views", "checkpoints", "crashes", "removed"] {
+    for wanted in
+        ["appended", "duplicate", "refused", "odd", "expired", "views", "checkpoints", "crashes", "touched", "removed"]
+    {
         assert!(world.done.get(wanted).is_some_and(|&times| times > 20), "{wanted} hardly happened: {:?}", world.done);
     }
 }
@@ -57,7 +72,7 @@ impl World {
             checkpoint: None,
             named: BTreeSet::new(),
             changed: BTreeSet::new(),
-            stored: Model::new(),
+            stored: Stored::default(),
             done: BTreeMap::new(),
         };
         // Dense, scattered, a few of each block, negative.
@@ -88,9 +103,9 @@ impl World {
         match self.below(1000) {
             0 => self.freeze(),
             1..40 => self.read_some(),
-            40..43 => self.begin_checkpoint(),
-            43..100 => self.read_checkpoint(),
-            100..101 if self.below(40) == 0 => self.crash(),
+            40..45 => self.begin_checkpoint(),
+            45..100 => self.write_checkpoint(),
+            100..101 if self.below(4) == 0 => self.crash(),
             101..103 => self.sweep(),
             103..106 => self.put_odd(),
             106..108 => self.remove(),
@@ -106,8 +121,29 @@ impl World {
         self.ids[at * 31 % self.ids.len()]
     }
 
+    /// Reads the page of a producer if it is still on disk.
+    fn have(&mut self, id: i64) {
+        if let Some(page) = self.table.missing_page(id) {
+            self.supply(page);
+            self.note("touched");
+        }
+        assert_eq!(self.table.missing_page(id), None);
+    }
+
+    fn have_all(&mut self) {
+        while let Some(page) = self.table.any_missing_page() {
+            self.supply(page);
+        }
+    }
+
+    fn supply(&mut self, page: usize) {
+        let blocks = decode_page(&self.stored.pages[page].1).expect("as written");
+        self.table.supply(page, blocks);
+    }
+
     fn append(&mut self) {
         let id = self.id();
+        self.have(id);
         let entry = self.model.get(&id).copied();
         let (batch, origin) = self.batch(id, entry.unwrap_or_default());
         let options = AdmitOptions {
@@ -187,6 +223,7 @@ impl World {
     /// An entry such as only a foreign snapshot or log leads to.
     fn put_odd(&mut self) {
         let id = self.id();
+        self.have(id);
         let mut entry = ProducerEntry::default();
         entry.epoch = self.below(9) as i16;
         entry.last_timestamp = self.random() as i64;
@@ -203,16 +240,20 @@ impl World {
 
     fn remove(&mut self) {
         let id = self.id();
+        self.have(id);
+        self.changed.insert(id);
         assert_eq!(self.table.remove(id), self.model.remove(&id));
         self.note("removed");
     }
 
     fn sweep(&mut self) {
+        self.have_all();
         let expired = self.table.expire(self.now_ms, EXPIRATION_MS);
         let (now_ms, before) = (self.now_ms, self.model.len());
         self.model.retain(|_, e| e.txn_first_offset.is_some() || now_ms - e.last_append_ms < EXPIRATION_MS);
         assert_eq!(before - self.model.len(), expired.len());
         assert!(expired.iter().all(|id| !self.model.contains_key(id)));
+        self.changed.extend(&expired);
         if !expired.is_empty() {
             self.note("expired");
         }
@@ -232,6 +273,7 @@ impl World {
             return;
         }
         let (which, limit) = (self.below(self.views.len() as u64) as usize, 1 + self.below(90) as usize);
+        self.have_all();
         let (frozen, _, shown) = &mut self.views[which];
         let blocks = self.table.read_frozen(frozen, limit);
         if blocks.is_empty() {
@@ -242,8 +284,8 @@ impl World {
             return;
         }
         for block in blocks {
-            assert_eq!(block.entries.len(), block.present.count_ones() as usize);
-            for (id, entry) in block.entries {
+            assert_eq!(block.count(), block.present.count_ones() as usize);
+            for (id, entry) in block.entries() {
                 assert_eq!(shown.insert(id, entry), None, "{id} is shown twice");
             }
         }
@@ -251,60 +293,65 @@ impl World {
 
     fn begin_checkpoint(&mut self) {
         if self.checkpoint.is_none() {
-            let frozen = self.table.freeze_changes();
-            self.checkpoint = Some((frozen, self.model.clone(), self.stored.clone()));
+            let all = self.stored.changes.len() >= 5;
+            if all {
+                self.have_all();
+            }
+            let mut frozen = self.table.freeze_changes(all);
+            frozen.prepare();
+            self.checkpoint = Some((frozen, PageWriter::new(), self.model.clone()));
             self.named = std::mem::take(&mut self.changed);
         }
     }
 
-    fn read_checkpoint(&mut self) {
+    fn write_checkpoint(&mut self) {
         let limit = 1 + self.below(200) as usize;
-        let Some((frozen, _, stored)) = &mut self.checkpoint else { return };
+        let Some((frozen, writer, _)) = &mut self.checkpoint else { return };
         let blocks = self.table.read_frozen(frozen, limit);
-        if blocks.is_empty() {
-            let (frozen, then, stored) = self.checkpoint.take().expect("looked at above");
-            self.table.thaw(frozen);
-            assert!(stored == then, "what changed, put on what was stored, is the table as it was");
-            self.stored = stored;
-            self.note("checkpoints");
+        if !blocks.is_empty() {
+            let named = |id: i64| self.named.contains(&id);
+            let all = blocks.iter().flat_map(|block| block.entries());
+            assert!(!frozen.is_partial() || all.into_iter().all(|(id, _)| named(id)), "no more than what changed");
+            writer.push(&blocks);
             return;
         }
-        for block in blocks {
-            assert!(block.entries.iter().all(|(id, _)| self.named.contains(id)), "no more than what changed");
-            put_block(stored, block);
+        let (frozen, writer, model) = self.checkpoint.take().expect("looked at above");
+        let (pages, bytes) = writer.finish();
+        if frozen.is_partial() {
+            self.stored.changes.push(bytes);
+        } else {
+            let page = |page: &oncelog_snapshot::pages::Page| {
+                (page.first_hash, bytes[page.position..page.position + page.length].to_vec())
+            };
+            self.stored.pages = pages.iter().map(page).collect();
+            self.stored.changes.clear();
         }
+        (self.stored.len, self.stored.digest, self.stored.model) = (frozen.len, frozen.digest, model);
+        self.table.thaw(frozen);
+        self.note("checkpoints");
     }
 
-    /// Memory is gone, a checkpoint under way too.
+    /// Memory is gone, a checkpoint under way too; the table begins with what the newest finished one left.
     fn crash(&mut self) {
-        self.compare();
         (self.views, self.checkpoint) = (VecDeque::new(), None);
-        self.model = self.stored.clone();
-        self.table = table_of(&self.model);
-        // What is stored is what the new table holds: its first checkpoint writes everything again.
-        self.stored = Model::new();
-        self.changed = self.model.keys().copied().collect();
+        if self.stored.pages.is_empty() {
+            return;
+        }
+        let changes = self.stored.changes.iter().map(|bytes| decode_page(bytes).expect("as written")).collect();
+        let first_hashes = self.stored.pages.iter().map(|(hash, _)| *hash).collect();
+        self.table = ProducerTable::restore(self.stored.len, self.stored.digest, first_hashes, changes);
+        self.model = self.stored.model.clone();
+        self.changed = BTreeSet::new();
+        assert_eq!((self.table.len(), self.table.digest()), (self.model.len(), table_of(&self.model).digest()));
         self.note("crashes");
     }
 
     fn compare(&mut self) {
+        self.have_all();
         assert!(self.table.iter().eq(self.model.iter().map(|(id, entry)| (*id, *entry))));
         assert_eq!(self.table.len(), self.model.len());
         assert_eq!(self.table.digest(), table_of(&self.model).digest());
     }
-}
-
-fn put_block(stored: &mut Model, block: FrozenBlock) {
-    let first = block.block << 6;
-    let gone: Vec<i64> = stored
-        .range(first..=first + 63)
-        .map(|(id, _)| *id)
-        .filter(|id| block.present >> (id - first) & 1 == 0)
-        .collect();
-    for id in gone {
-        stored.remove(&id);
-    }
-    stored.extend(block.entries);
 }
 
 fn table_of(model: &Model) -> ProducerTable {

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use oncelog_snapshot::producer::batch_meta;
-use oncelog_snapshot::{Frozen, OpenTxns, ProducerEntry, ProducerTable};
+use oncelog_snapshot::{Frozen, FrozenBlock, OpenTxns, ProducerEntry, ProducerTable};
 use proptest::prelude::*;
 
 use common::{entry, producer_id, table_of, with};
@@ -26,7 +26,7 @@ fn read_all(table: &mut ProducerTable, mut frozen: Frozen, limit: usize) -> Vec<
         if blocks.is_empty() {
             break;
         }
-        entries.extend(blocks.into_iter().flat_map(|block| block.entries));
+        entries.extend(blocks.iter().flat_map(FrozenBlock::entries));
     }
     table.thaw(frozen);
     entries.sort_unstable_by_key(|(id, _)| *id);

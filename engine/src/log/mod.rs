@@ -2,6 +2,7 @@
 
 mod aborted;
 mod append;
+mod checkpoint;
 mod commit;
 mod cursors;
 mod describe;

@@ -155,7 +155,7 @@ pub(super) fn recover<'a>(
         producers: ProducerTable::new(),
         txns: OpenTxns::new(),
         aborted: AbortedIndex::default(),
-        side_files: Vec::new(),
+        snapshots_due: VecDeque::new(),
         append_floor_ms: i64::MAX,
         ahead: None,
     };
@@ -293,7 +293,7 @@ fn assemble(
             queue: VecDeque::new(),
             wakers: Vec::new(),
         },
-        side_files: recovered.side_files,
+        snapshots_due: recovered.snapshots_due,
         newest_snapshot,
         doomed: Vec::new(),
         latch: None,

@@ -3,7 +3,7 @@
 //! Nothing on disk is believed over the log. The pass begins at the newest readable producer snapshot, or farther back
 //! where an index has to be rebuilt. A tail that was never promised is cut; damage below what was promised is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use oncelog_formats::txn_index;
 use oncelog_snapshot::codec::{self, Loaded};
 use oncelog_snapshot::{AdmitOptions, Incoming, OpenTxns, Origin, ProducerTable, Verdict, absorb, admit};
 
+use super::checkpoint::SnapshotDue;
 use super::layout::Layout;
-use super::state::{Segment, SideFile};
+use super::state::Segment;
 use super::types::OpenReport;
 use crate::config::Config;
 use crate::epochs::EpochCache;
@@ -43,7 +44,7 @@ pub(super) struct Recovery<'a> {
     pub producers: ProducerTable,
     pub txns: OpenTxns,
     pub aborted: AbortedIndex,
-    pub side_files: Vec<SideFile>,
+    pub snapshots_due: VecDeque<SnapshotDue>,
     /// Append times of replayed batches lie between this and now.
     pub append_floor_ms: i64,
     /// A snapshot newer than the one that the replay begins with: it may remember what the log no longer holds.
@@ -282,8 +283,7 @@ impl Recovery<'_> {
             sealed: None,
             log_id: None,
         };
-        self.side_files
-            .push(SideFile { path: self.path(base, Kind::Snapshot), bytes: codec::encode(&self.producers, &meta) });
+        self.snapshots_due.push_back(SnapshotDue::of(&mut self.producers, meta));
         self.layout.snapshots.push(base);
         self.layout.snapshots.sort_unstable();
         Ok(())

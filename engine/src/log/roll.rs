@@ -12,7 +12,7 @@ use oncelog_formats::snapshot::SealedSegment;
 
 use super::Shared;
 use super::commit::take_staging;
-use super::state::{Birth, Segment, SideFile, Spare, Staging, State, padded_length};
+use super::state::{Birth, Segment, Spare, Staging, State, padded_length};
 use crate::error::Result;
 use crate::index::SegmentIndex;
 
@@ -75,21 +75,6 @@ impl State {
         let ahead = holds.clamp(LEAST_STEP_BYTES, MOST_STEP_BYTES);
         let whole = padded_length(self.config.segment_bytes.min(u64::MAX >> 8) as usize) as u64;
         (need + ahead).min(whole.max(need)).next_multiple_of(BLOCK_BYTES as u64)
-    }
-
-    /// Kafka's `.snapshot` of this moment, ours behind it, as a file to be written.
-    pub(super) fn snapshot_file(&self, shared: &Shared, sealed: Option<SealedSegment>) -> SideFile {
-        let offset = self.log_end();
-        let bytes = oncelog_snapshot::codec::encode(
-            &self.producers,
-            &oncelog_snapshot::codec::SnapshotMeta {
-                log_end_offset: offset,
-                durable_offset: self.progress.durable_offset,
-                sealed,
-                log_id: None,
-            },
-        );
-        SideFile { path: shared.dir.join(segment_file_name(offset, Kind::Snapshot)), bytes }
     }
 }
 
@@ -204,9 +189,9 @@ impl Shared {
         state.prepared = spare.prepared;
         state.staging = Staging::new(0, &[]);
         state.staging.birth = Some(Birth { from: spare.path, to });
-        let snapshot = state.snapshot_file(self, Some(sealed));
+        let snapshot = state.freeze_snapshot(Some(sealed));
         state.newest_snapshot = base_offset;
-        state.side_files.push(snapshot);
+        state.snapshots_due.push_back(snapshot);
     }
 
     /// Rolls now, whatever the segment holds; answers the base offset of the active segment.

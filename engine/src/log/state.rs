@@ -10,6 +10,7 @@ use oncelog_formats::BatchHeader;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
+use super::checkpoint::SnapshotDue;
 use super::types::Ack;
 use crate::config::Config;
 use crate::epochs::EpochCache;
@@ -157,7 +158,7 @@ pub(crate) struct Progress {
     pub wakers: Vec<Waker>,
 }
 
-/// Work left behind by a roll: files that hold what is already derivable from the log.
+/// A file that holds what is already derivable from the log.
 pub(crate) struct SideFile {
     pub path: PathBuf,
     pub bytes: Vec<u8>,
@@ -188,7 +189,8 @@ pub(crate) struct State {
     /// Someone is preparing space outside the lock.
     pub preparing: bool,
     pub progress: Progress,
-    pub side_files: Vec<SideFile>,
+    /// Producer snapshots left behind by rolls, oldest first.
+    pub snapshots_due: VecDeque<SnapshotDue>,
     pub newest_snapshot: i64,
     /// Files renamed to `.deleted`, and when they may go.
     pub doomed: Vec<(i64, PathBuf)>,

@@ -62,7 +62,7 @@ impl Shared {
         state.txns.take_decided_below(offset, decided);
         state.aborted = recovered.aborted;
         state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
-        state.side_files = recovered.side_files;
+        state.snapshots_due = recovered.snapshots_due;
         let segments = recovered.segments;
         self.stand_on(&mut state, segments, offset)?;
         state.epochs_dirty |= state.epochs.truncate_from_end(offset);
@@ -100,6 +100,7 @@ impl Shared {
         let segment = new_segment(&*self.device, &*self.clock, &self.dir, &config, offset);
         let segment = segment.map_err(|error| give_up(&mut state, error))?;
         state.producers = ProducerTable::new();
+        state.snapshots_due.clear();
         state.txns = OpenTxns::new();
         state.aborted = AbortedIndex::default();
         state.epochs.clear();

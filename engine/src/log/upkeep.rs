@@ -71,26 +71,7 @@ impl Shared {
 
     /// With the upkeep lock held.
     pub(super) fn write_side_files(&self) -> Result<()> {
-        let files = {
-            let mut state = self.state.lock();
-            if state.closed {
-                return Ok(());
-            }
-            std::mem::take(&mut state.side_files)
-        };
-        if !files.is_empty() {
-            // A snapshot of records that a crash may still take would be believed over those that follow them.
-            self.commit_all(Ack::Written)?;
-        }
-        let mut left = files.into_iter();
-        while let Some(file) = left.next() {
-            if let Err(failure) = self.device.write_small(&file.path, &file.bytes) {
-                let mut state = self.state.lock();
-                state.side_files.push(file);
-                state.side_files.extend(left);
-                return Err(failure.into());
-            }
-        }
+        self.write_snapshots()?;
         self.persist_sealed()?;
         self.persist_epochs()
     }
@@ -212,7 +193,7 @@ impl Shared {
         self.commit_all(Ack::Durable)?;
         let _one = self.upkeep.lock();
         self.write_side_files()?;
-        let file = {
+        {
             let mut state = self.state.lock();
             state.check_usable()?;
             let end = state.log_end();
@@ -220,9 +201,10 @@ impl Shared {
                 return Ok(state.newest_snapshot);
             }
             state.newest_snapshot = end;
-            state.snapshot_file(self, None)
-        };
-        self.device.write_small(&file.path, &file.bytes)?;
+            let snapshot = state.freeze_snapshot(None);
+            state.snapshots_due.push_back(snapshot);
+        }
+        self.write_snapshots()?;
         Ok(self.state.lock().newest_snapshot)
     }
 

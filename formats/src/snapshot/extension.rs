@@ -124,26 +124,8 @@ const _: () = {
 };
 
 impl Extension {
-    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
-        let body = self.encode_body();
-        let Ok(body_bytes) = u32::try_from(body.len()) else {
-            return;
-        };
-        let flags =
-            if self.sealed.is_some() { HAS_SEALED } else { 0 } | if self.log_id.is_some() { HAS_LOG_ID } else { 0 };
-        let mut header = RawHeader {
-            magic: MAGIC,
-            version: VERSION.into(),
-            flags: flags.into(),
-            body_bytes: body_bytes.into(),
-            crc: 0.into(),
-        };
-        header.crc = crc32c_append(crc32c(&header.as_bytes()[..CRC_AT]), &body).into();
-        out.extend_from_slice(header.as_bytes());
-        out.extend_from_slice(&body);
-    }
-
-    fn encode_body(&self) -> Vec<u8> {
+    /// Header and the body's fixed part, for a body that goes on with `producers`, so many of them.
+    pub(super) fn encode_head(&self, count: usize, producers: &[u8]) -> Option<Vec<u8>> {
         let sealed = self.sealed.unwrap_or_default();
         let fixed = RawFixed {
             log_end_offset: self.log_end_offset.into(),
@@ -153,13 +135,22 @@ impl Extension {
             sealed_size_bytes: sealed.size_bytes.into(),
             sealed_next_offset: sealed.next_offset.into(),
             log_id: self.log_id.unwrap_or_default(),
-            producer_count: u32::try_from(self.producers.len()).unwrap_or(u32::MAX).into(),
+            producer_count: u32::try_from(count).ok()?.into(),
         };
-        let mut body = Vec::from(fixed.as_bytes());
-        for producer in &self.producers {
-            producer.encode_into(&mut body);
-        }
-        body
+        let flags =
+            if self.sealed.is_some() { HAS_SEALED } else { 0 } | if self.log_id.is_some() { HAS_LOG_ID } else { 0 };
+        let mut header = RawHeader {
+            magic: MAGIC,
+            version: VERSION.into(),
+            flags: flags.into(),
+            body_bytes: u32::try_from(size_of::<RawFixed>() + producers.len()).ok()?.into(),
+            crc: 0.into(),
+        };
+        let crc = crc32c_append(crc32c(&header.as_bytes()[..CRC_AT]), fixed.as_bytes());
+        header.crc = crc32c_append(crc, producers).into();
+        let mut head = Vec::from(header.as_bytes());
+        head.extend_from_slice(fixed.as_bytes());
+        Some(head)
     }
 
     /// What stands behind Kafka's entries.
@@ -221,28 +212,28 @@ fn present<T: Default + PartialEq>(flag: bool, value: T) -> Option<Option<T>> {
     }
 }
 
-impl ProducerExtra {
-    /// Of more than [`MAX_BATCHES`] the newest are written.
-    fn encode_into(&self, out: &mut Vec<u8>) {
-        let batches = &self.batches[self.batches.len().saturating_sub(MAX_BATCHES)..];
-        let raw = RawProducer {
-            producer_id: self.producer_id.into(),
-            last_append_ms: self.last_append_ms.into(),
-            batch_count: batches.len() as u8,
+/// One producer's part of the body. Of more than [`MAX_BATCHES`] the newest are written.
+pub(super) fn encode_producer(producer_id: i64, last_append_ms: i64, batches: &[BatchMeta], out: &mut Vec<u8>) {
+    let batches = &batches[batches.len().saturating_sub(MAX_BATCHES)..];
+    let raw = RawProducer {
+        producer_id: producer_id.into(),
+        last_append_ms: last_append_ms.into(),
+        batch_count: batches.len() as u8,
+    };
+    out.extend_from_slice(raw.as_bytes());
+    for batch in batches {
+        let raw = RawBatch {
+            first_sequence: batch.first_sequence.into(),
+            last_sequence: batch.last_sequence.into(),
+            first_offset: batch.first_offset.into(),
+            last_offset: batch.last_offset.into(),
+            timestamp: batch.timestamp.into(),
         };
         out.extend_from_slice(raw.as_bytes());
-        for batch in batches {
-            let raw = RawBatch {
-                first_sequence: batch.first_sequence.into(),
-                last_sequence: batch.last_sequence.into(),
-                first_offset: batch.first_offset.into(),
-                last_offset: batch.last_offset.into(),
-                timestamp: batch.timestamp.into(),
-            };
-            out.extend_from_slice(raw.as_bytes());
-        }
     }
+}
 
+impl ProducerExtra {
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (raw, rest) = RawProducer::ref_from_prefix(bytes).ok()?;
         let count = Some(usize::from(raw.batch_count)).filter(|count| *count <= MAX_BATCHES)?;

@@ -58,6 +58,25 @@ impl Slot {
         Self { block, generation, lone: number, body: Body::Lone { line: *line, dirty: false } }
     }
 
+    /// A block of these lines, one for each bit of `present`, all of one width; unchanged since any freeze. None without a
+    /// line.
+    pub fn of_lines(block: i64, present: u64, width: usize, lines: &[u64]) -> Option<Self> {
+        let (count, wide) = (present.count_ones() as usize, width == WIDE);
+        match count {
+            _ if lines.len() < count * width || count == 0 => None,
+            1 => {
+                let mut line = [0; WIDE];
+                line[..width].copy_from_slice(&lines[..width]);
+                Some(Self::new(block, present.trailing_zeros() as u8, 0, &line))
+            }
+            _ => {
+                let lines = lines.to_vec();
+                let many = Many { present, dirty: 0, oldest_append_ms: i64::MIN, wide, lines };
+                Some(Self { block, generation: 0, lone: 0, body: Body::Many(many) })
+            }
+        }
+    }
+
     /// The line of an id.
     #[inline]
     pub fn line(&self, number: u8) -> Option<&[u64]> {
@@ -79,6 +98,14 @@ impl Slot {
                 many.lines.get_mut(at..at + width)
             }
             Body::Lone { line, .. } => (self.lone == number).then_some(line),
+        }
+    }
+
+    /// Words of each line that count.
+    pub fn width(&self) -> usize {
+        match &self.body {
+            Body::Lone { line, .. } => line::width(line),
+            Body::Many(many) => many.width(),
         }
     }
 

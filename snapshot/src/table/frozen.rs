@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use super::block::{Slot, bits, id_at};
+use super::block::{Slot, bits, id_at, place_of};
 use super::directory::{Directory, hash};
-use super::{Odd, whole};
+use super::{Odd, line};
 use crate::producer::ProducerEntry;
 
 /// A view being read. Belongs to the table that began it.
@@ -33,6 +33,23 @@ enum Left {
     Changed(std::vec::IntoIter<i64>),
 }
 
+impl Frozen {
+    /// Puts the blocks of a view of changes in order, each once. To be called without a lock, before the first read.
+    pub fn prepare(&mut self) {
+        if let Left::Changed(blocks) = &mut self.left {
+            let mut sorted = blocks.as_slice().to_vec();
+            sorted.sort_unstable_by_key(|block| (hash(*block), *block));
+            sorted.dedup();
+            *blocks = sorted.into_iter();
+        }
+    }
+
+    /// Whether the view is of changes only.
+    pub fn is_partial(&self) -> bool {
+        matches!(self.left, Left::Changed(_))
+    }
+}
+
 /// A block of a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenBlock {
@@ -40,15 +57,50 @@ pub struct FrozenBlock {
     pub block: i64,
     /// Which of them there were, as bits; of others, everything is forgotten.
     pub present: u64,
-    /// Those asked for, by id, ascending.
-    pub entries: Vec<(i64, ProducerEntry)>,
+    /// Which of those are given here.
+    pub given: u64,
+    /// Words of each line: 5 or 11.
+    pub width: usize,
+    /// The lines of those given, by id, ascending. What a line says is the table's business.
+    pub lines: Vec<u64>,
+    /// Of those given, the ones that fit no line: number in the block, and the entry.
+    pub odd: Vec<(u8, ProducerEntry)>,
+}
+
+impl FrozenBlock {
+    /// The producers given, by id, ascending.
+    pub fn entries(&self) -> impl Iterator<Item = (i64, ProducerEntry)> {
+        let lines = self.lines.chunks_exact(self.width);
+        bits(self.given).zip(lines).map(|(number, line)| (id_at(self.block, number), self.entry(number, line)))
+    }
+
+    fn entry(&self, number: u8, line: &[u64]) -> ProducerEntry {
+        let odd = || self.odd.iter().find(|(odd, _)| *odd == number).map(|(_, entry)| *entry);
+        if line::is_odd(line) { odd().unwrap_or_default() } else { line::decode(line) }
+    }
+
+    /// The widths that a block may have.
+    pub(crate) const WIDTHS: [usize; 2] = [line::NARROW, line::WIDE];
+
+    /// Whether it may be put into a table: what was read from a disk may say anything.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.lines.chunks_exact(self.width).zip(bits(self.given)).all(|(line, number)| {
+            let elsewhere = self.odd.iter().any(|(odd, _)| *odd == number);
+            line::is_odd(line) == elsewhere && (line::is_odd(line) || line::width(line) <= self.width)
+        })
+    }
+
+    /// How many producers are given.
+    pub fn count(&self) -> usize {
+        self.given.count_ones() as usize
+    }
 }
 
 /// A block as it was before it was changed.
 #[derive(Debug, Clone)]
 struct Saved {
     slot: Slot,
-    odd: Vec<(i64, ProducerEntry)>,
+    odd: Vec<(u8, ProducerEntry)>,
     /// Views up to this freeze show it.
     replaced_at: u32,
 }
@@ -91,8 +143,7 @@ impl Versions {
     fn touch_first(&mut self, slot: &mut Slot, odd: &Odd) {
         let hash = hash(slot.block);
         if self.open.iter().any(|view| slot.generation < view.generation && view.passed <= hash) {
-            let ids = id_at(slot.block, 0)..=id_at(slot.block, 63);
-            let odd = odd.range(ids).map(|(id, entry)| (*id, *entry)).collect();
+            let odd = odd_of(slot.block, odd);
             let saved = Saved { slot: slot.clone(), odd, replaced_at: self.generation };
             self.saved.insert((hash, slot.block, slot.generation), saved);
         }
@@ -116,10 +167,10 @@ impl Versions {
         Frozen { generation: self.generation, left: Left::All(Some(0)), len, digest }
     }
 
-    pub fn freeze_changes(&mut self, len: usize, digest: u64) -> Frozen {
+    pub fn freeze_changes(&mut self, len: usize, digest: u64, all: bool) -> Frozen {
         let mut frozen = self.freeze(len, digest);
-        if self.checkpointed > 0 {
-            let changed = std::mem::take(&mut self.changed);
+        let changed = std::mem::take(&mut self.changed);
+        if self.checkpointed > 0 && !all {
             frozen.left = Left::Changed(changed.into_iter());
         }
         self.checkpointed = self.generation;
@@ -136,7 +187,7 @@ impl Versions {
                     && let Some(block) = left.next()
                 {
                     let found = self.block_then(generation, block, directory, odd);
-                    count += found.entries.len() + 1;
+                    count += found.count() + 1;
                     blocks.push(found);
                 }
             }
@@ -145,7 +196,7 @@ impl Versions {
                     && let Some(at) = *from
                 {
                     let next = self.read_segment(generation, at, directory, odd, limit - count, &mut blocks);
-                    count = blocks.iter().map(|block: &FrozenBlock| block.entries.len()).sum();
+                    count = blocks.iter().map(FrozenBlock::count).sum();
                     *from = next;
                     if let Some(open) = self.open.iter_mut().find(|open| open.generation == generation) {
                         open.passed = next.unwrap_or(u64::MAX);
@@ -186,7 +237,7 @@ impl Versions {
                 return Some(hash);
             }
             let block = version.read(u64::MAX, odd);
-            count += block.entries.len();
+            count += block.count();
             then.push((hash, block));
         }
         out.extend(then.into_iter().map(|(_, block)| block));
@@ -203,7 +254,7 @@ impl Versions {
         };
         match live.map(Version::Live).or_else(saved) {
             Some(version) => version.read(version.slot().dirty(), odd),
-            None => FrozenBlock { block, present: 0, entries: Vec::new() },
+            None => FrozenBlock { block, present: 0, given: 0, width: line::WIDE, lines: Vec::new(), odd: Vec::new() },
         }
     }
 
@@ -211,6 +262,16 @@ impl Versions {
         self.open.retain(|open| open.generation != frozen.generation);
         let open = &self.open;
         self.saved.retain(|key, saved| open.iter().any(|view| saved.shown_at(key.2, view.generation)));
+    }
+
+    /// Everything there is counts as written to a checkpoint; for a table read from one.
+    pub fn begin_behind_checkpoint(&mut self) {
+        (self.generation, self.checkpointed) = (1, 1);
+    }
+
+    /// Blocks changed since the newest freeze of changes, some counted twice.
+    pub fn changed(&self) -> usize {
+        self.changed.len()
     }
 
     /// Memory held for views and for the next checkpoint.
@@ -224,6 +285,15 @@ impl Saved {
     fn shown_at(&self, generation: u32, view: u32) -> bool {
         generation < view && view <= self.replaced_at
     }
+}
+
+/// The entries of a block that fit no line.
+fn odd_of(block: i64, odd: &Odd) -> Vec<(u8, ProducerEntry)> {
+    if odd.is_empty() {
+        return Vec::new();
+    }
+    let ids = id_at(block, 0)..=id_at(block, 63);
+    odd.range(ids).map(|(id, entry)| (place_of(*id).1, *entry)).collect()
 }
 
 enum Version<'a> {
@@ -242,15 +312,19 @@ impl Version<'_> {
     /// The block with the entries of these bits.
     fn read(&self, wanted: u64, live_odd: &Odd) -> FrozenBlock {
         let slot = self.slot();
-        let wanted: Vec<i64> = bits(wanted & slot.present()).map(|number| id_at(slot.block, number)).collect();
-        let lines = slot.lines().filter(|(id, _)| wanted.binary_search(id).is_ok());
-        let entries = match self {
-            Self::Live(_) => lines.map(|(id, line)| (id, whole(id, line, live_odd))).collect(),
-            Self::Saved(saved) => {
-                let odd: Odd = saved.odd.iter().copied().collect();
-                lines.map(|(id, line)| (id, whole(id, line, &odd))).collect()
+        let given = wanted & slot.present();
+        let width = slot.width();
+        let mut lines = Vec::with_capacity(given.count_ones() as usize * width);
+        for (id, line) in slot.lines() {
+            if given >> place_of(id).1 & 1 == 1 {
+                lines.extend_from_slice(&line[..width]);
             }
+        }
+        let mut odd = match self {
+            Self::Live(slot) => odd_of(slot.block, live_odd),
+            Self::Saved(saved) => saved.odd.clone(),
         };
-        FrozenBlock { block: slot.block, present: slot.present(), entries }
+        odd.retain(|(number, _)| given >> number & 1 == 1);
+        FrozenBlock { block: slot.block, present: slot.present(), given, width, lines, odd }
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! No chance is involved, and every order that can be seen is defined: by id, or by a fixed hash of the ids.
 
+mod absent;
 mod block;
 mod digest;
 mod directory;
@@ -17,6 +18,7 @@ mod line;
 
 use std::collections::BTreeMap;
 
+use absent::Absent;
 use block::{Slot, place_of};
 use directory::Directory;
 use frozen::Versions;
@@ -25,6 +27,11 @@ use crate::producer::{Known, ProducerEntry, Standing, Update};
 
 pub use directory::Hint;
 pub use frozen::{Frozen, FrozenBlock};
+
+/// Where a block stands in the order of frozen views and pages.
+pub(crate) fn block_hash(block: i64) -> u64 {
+    directory::hash(block)
+}
 
 /// Producers whose values fit no line.
 type Odd = BTreeMap<i64, ProducerEntry>;
@@ -35,6 +42,7 @@ pub struct ProducerTable {
     directory: Directory,
     odd: Odd,
     versions: Versions,
+    absent: Option<Absent>,
     len: usize,
     digest: u64,
 }
@@ -58,7 +66,14 @@ impl Eq for ProducerTable {}
 impl ProducerTable {
     /// No producer.
     pub fn new() -> Self {
-        Self { directory: Directory::new(), odd: Odd::new(), versions: Versions::default(), len: 0, digest: 0 }
+        Self {
+            directory: Directory::new(),
+            odd: Odd::new(),
+            versions: Versions::default(),
+            absent: None,
+            len: 0,
+            digest: 0,
+        }
     }
 
     /// What is known of `producer_id` when its batch of these values comes in, and where: for [`Self::apply`].
@@ -188,6 +203,7 @@ impl ProducerTable {
 
     /// All entries by producer id, ascending. Sorts the blocks first: for displays and models, not for the append path.
     pub fn iter(&self) -> impl Iterator<Item = (i64, ProducerEntry)> {
+        debug_assert!(self.absent.is_none(), "pages are missing");
         let mut slots: Vec<&Slot> = self.directory.slots().collect();
         slots.sort_unstable_by_key(|slot| slot.block);
         slots.into_iter().flat_map(|slot| slot.lines().map(|(id, line)| (id, whole(id, line, &self.odd))))
@@ -251,14 +267,52 @@ impl ProducerTable {
         self.versions.freeze(self.len, self.digest)
     }
 
-    /// As [`Self::freeze`], of the producers that changed since the last such view was begun; of all in the first one.
-    pub fn freeze_changes(&mut self) -> Frozen {
-        self.versions.freeze_changes(self.len, self.digest)
+    /// As [`Self::freeze`], for a checkpoint: of the producers that changed since the last such view was begun, or of all
+    /// in the first one and if `all` is asked for.
+    pub fn freeze_changes(&mut self, all: bool) -> Frozen {
+        self.versions.freeze_changes(self.len, self.digest, all)
+    }
+
+    /// About how many blocks have changed since the last [`Self::freeze_changes`].
+    pub fn changed_blocks(&self) -> usize {
+        self.versions.changed()
     }
 
     /// The next blocks of a frozen view, with about `limit` entries; none at its end.
     pub fn read_frozen(&mut self, frozen: &mut Frozen, limit: usize) -> Vec<FrozenBlock> {
         self.versions.read(frozen, &self.directory, &self.odd, limit)
+    }
+
+    /// A table of `len` producers with this digest whose contents are in pages elsewhere: `first_hashes` as
+    /// [`crate::pages`] wrote them, and newer than those the blocks of `changes`, oldest first. Nothing may be asked of a
+    /// producer before its page was supplied.
+    pub fn restore(len: usize, digest: u64, first_hashes: Vec<u64>, changes: Vec<Vec<FrozenBlock>>) -> Self {
+        let mut table = Self { len, digest, absent: Absent::new(first_hashes, changes), ..Self::new() };
+        table.versions.begin_behind_checkpoint();
+        table
+    }
+
+    /// The page that must be supplied before anything is asked of this producer.
+    #[inline]
+    pub fn missing_page(&self, producer_id: i64) -> Option<usize> {
+        self.absent.as_ref()?.page_of(place_of(producer_id).0)
+    }
+
+    /// Some page that was not supplied yet; none: the table is whole.
+    pub fn any_missing_page(&self) -> Option<usize> {
+        self.absent.as_ref()?.first()
+    }
+
+    /// The blocks of a page, as read. Nothing happens if it was supplied before.
+    pub fn supply(&mut self, page: usize, blocks: Vec<FrozenBlock>) {
+        let Some(absent) = &mut self.absent else { return };
+        for (slot, odd) in absent.supply(page, blocks) {
+            self.directory.insert(slot);
+            self.odd.extend(odd);
+        }
+        if absent.first().is_none() {
+            self.absent = None;
+        }
     }
 
     /// Ends a frozen view.

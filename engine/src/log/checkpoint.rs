@@ -1,0 +1,88 @@
+//! What the log remembers of its producers, written to disk behind the appends.
+//!
+//! A roll only freezes a view of the producer table, at a constant cost. Whoever does the upkeep then reads the view a few
+//! hundred entries at a time, so that an append waits for microseconds at most, encodes outside the lock, and writes.
+
+use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_formats::snapshot::SealedSegment;
+use oncelog_snapshot::codec::{Encoder, STEP_ENTRIES, SnapshotMeta};
+use oncelog_snapshot::{Frozen, ProducerTable};
+
+use super::Shared;
+use super::state::State;
+use super::types::Ack;
+use crate::error::Result;
+
+/// A producer snapshot that is to be written.
+pub(crate) struct SnapshotDue {
+    offset: i64,
+    content: Content,
+}
+
+enum Content {
+    /// To be read from the table.
+    View(Frozen, SnapshotMeta),
+    /// Read already; the file could not be written.
+    Bytes(Vec<u8>),
+}
+
+impl SnapshotDue {
+    /// The producers as they are now.
+    pub fn of(producers: &mut ProducerTable, meta: SnapshotMeta) -> Self {
+        Self { offset: meta.log_end_offset, content: Content::View(producers.freeze(), meta) }
+    }
+}
+
+impl State {
+    /// Kafka's `.snapshot` of this moment, ours behind it, as a file to be written.
+    pub(super) fn freeze_snapshot(&mut self, sealed: Option<SealedSegment>) -> SnapshotDue {
+        let meta = SnapshotMeta {
+            log_end_offset: self.log_end(),
+            durable_offset: self.progress.durable_offset,
+            sealed,
+            log_id: None,
+        };
+        SnapshotDue::of(&mut self.producers, meta)
+    }
+}
+
+impl Shared {
+    /// Writes the snapshots that are due, oldest first. With the upkeep lock held.
+    pub(super) fn write_snapshots(&self) -> Result<()> {
+        if !self.state.lock().snapshots_due.is_empty() {
+            // A snapshot of records that a crash may still take would be believed over those that follow them.
+            self.commit_all(Ack::Written)?;
+        }
+        loop {
+            let Some(due) = self.next_snapshot_due() else { return Ok(()) };
+            let bytes = match due.content {
+                Content::View(view, meta) => self.encode_view(view, meta),
+                Content::Bytes(bytes) => bytes,
+            };
+            let path = self.dir.join(segment_file_name(due.offset, Kind::Snapshot));
+            if let Err(failure) = self.device.write_small(&path, &bytes) {
+                let again = SnapshotDue { offset: due.offset, content: Content::Bytes(bytes) };
+                self.state.lock().snapshots_due.push_front(again);
+                return Err(failure.into());
+            }
+        }
+    }
+
+    fn next_snapshot_due(&self) -> Option<SnapshotDue> {
+        let mut state = self.state.lock();
+        if state.closed { None } else { state.snapshots_due.pop_front() }
+    }
+
+    fn encode_view(&self, mut view: Frozen, meta: SnapshotMeta) -> Vec<u8> {
+        let mut encoder = Encoder::new(&view, meta);
+        loop {
+            let blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
+            if blocks.is_empty() {
+                break;
+            }
+            encoder.push(&blocks);
+        }
+        self.state.lock().producers.thaw(view);
+        encoder.finish()
+    }
+}
