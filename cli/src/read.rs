@@ -1,16 +1,14 @@
 //! `oncelog read`: records in offset order, as values, as JSON or as a table.
 //!
-//! The filter for `--isolation committed` is the one of Kafka's consumer: batches of aborted transactions are left out by
-//! the list that came with the fetch, from a transaction's first offset to its marker.
+//! With `--isolation committed` the batches of aborted transactions are left out by the list that came with the read, as
+//! Kafka's consumer does it.
 
 use crate::common::{CliError, CliResult, Outcome, Output, Place, bytes_json, open_for_reading};
 use clap::{Args, ValueEnum};
-use oncelog::{Isolation, Log, Read};
+use oncelog::{CommittedFilter, Isolation, Log, Read};
 use oncelog_formats::batch::{BatchHeader, BatchView, Batches};
-use oncelog_formats::control::ControlType;
 use oncelog_formats::record::Record;
 use serde_json::json;
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -142,12 +140,13 @@ pub fn each_batch(
             }
             fetched => fetched?,
         };
-        let mut aborted = Aborted::new(fetched.aborted);
+        let mut filter = CommittedFilter::new(&fetched.aborted);
         let before = offset;
         for batch in Batches::new(&fetched.data) {
             let batch = batch.map_err(|e| CliError::format(format!("batch at offset {offset}"), e))?;
-            let shown = aborted.shows(&batch)?;
             offset = batch.header().next_offset();
+            let at = |e| CliError::format(format!("marker at offset {}", batch.header().base_offset), e);
+            let shown = filter.shows(&batch).map_err(at)?;
             if visit(&batch, shown)?.is_break() {
                 return Ok(());
             }
@@ -155,39 +154,5 @@ pub fn each_batch(
         if offset == before {
             return Ok(());
         }
-    }
-}
-
-/// Leaves out the batches of aborted transactions, within one fetch.
-struct Aborted {
-    /// `(first offset, producer id)`, the latest first, so that the next one is popped from the end.
-    ahead: Vec<(i64, i64)>,
-    open: HashSet<i64>,
-}
-
-impl Aborted {
-    fn new(transactions: Vec<(i64, i64)>) -> Self {
-        let mut ahead: Vec<_> = transactions.into_iter().map(|(producer_id, first)| (first, producer_id)).collect();
-        ahead.sort_unstable_by(|a, b| b.cmp(a));
-        Self { ahead, open: HashSet::new() }
-    }
-
-    fn shows(&mut self, batch: &BatchView<'_>) -> CliResult<bool> {
-        let header = batch.header();
-        while let Some((_, producer_id)) = self.ahead.pop_if(|(first, _)| *first <= header.last_offset()) {
-            self.open.insert(producer_id);
-        }
-        if header.is_control() {
-            if header.record_count > 0 && self.open.contains(&header.producer_id) {
-                let control = batch
-                    .control()
-                    .map_err(|e| CliError::format(format!("marker at offset {}", header.base_offset), e))?;
-                if control.kind == ControlType::Abort {
-                    self.open.remove(&header.producer_id);
-                }
-            }
-            return Ok(false);
-        }
-        Ok(!(header.is_transactional() && self.open.contains(&header.producer_id)))
     }
 }

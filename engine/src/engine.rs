@@ -1,7 +1,7 @@
 //! Many logs in one data directory: one lock, one device, one set of checkpoint files, one shutdown mark.
 
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use oncelog_device::{BufferPool, Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
 use oncelog_formats::file_name::parse_log_dir_name;
 
+use crate::atomic::AtomicBatch;
+use crate::atomic::ledger::{DECISIONS_LOG, Ledger};
 use crate::checkpoints::{DirectoryCheckpoints, NO_BROKER_EPOCH};
 use crate::error::{Error, Result};
 use crate::log::open::Context;
@@ -56,6 +58,7 @@ pub struct Engine {
     dir: PathBuf,
     context: Context,
     logs: Arc<Mutex<BTreeMap<String, Log>>>,
+    ledger: Arc<Ledger>,
     driver: Option<JoinHandle<()>>,
     _lock: DeviceLock,
 }
@@ -99,11 +102,62 @@ impl Engine {
             clean,
         };
         let logs = Arc::new(Mutex::new(BTreeMap::new()));
-        let driver = match kick {
-            Some(kick) => Some(spawn_driver(kick, logs.clone(), context.clock.clone())?),
-            None => None,
-        };
-        Ok(Self { dir, context, logs, driver, _lock: lock })
+        let ledger = Arc::new(Ledger::new(kick.is_some()));
+        let mut engine = Self { dir, context, logs, ledger, driver: None, _lock: lock };
+        if engine.directories()?.contains(DECISIONS_LOG) {
+            engine.open_decisions()?;
+        }
+        if let Some(kick) = kick {
+            let driven = (engine.logs.clone(), engine.ledger.clone());
+            engine.driver = Some(spawn_driver(kick, driven, engine.context.clock.clone())?);
+        }
+        Ok(engine)
+    }
+
+    /// Names of the directories in the data directory.
+    fn directories(&self) -> Result<BTreeSet<String>> {
+        let entries = self.context.device.list(&self.dir)?;
+        Ok(entries.into_iter().filter(|entry| entry.is_directory).map(|entry| entry.name).collect())
+    }
+
+    /// The log of decisions, with what an earlier life left in it.
+    fn open_decisions(&self) -> Result<()> {
+        let mut logs = self.logs.lock();
+        if self.ledger.log().is_some() {
+            return Ok(());
+        }
+        let (topic, partition) = parse_log_dir_name(DECISIONS_LOG).expect("a log's name");
+        let path = self.dir.join(DECISIONS_LOG);
+        let shared = Shared::open(&self.context, &path, topic, partition, Ledger::options())?;
+        let log = Log { shared: Arc::new(shared) };
+        let there = self.directories()?;
+        self.ledger.adopt(log.clone(), |name| there.contains(name));
+        logs.insert(DECISIONS_LOG.to_owned(), log);
+        Ok(())
+    }
+
+    /// Begins a batch over several logs of this engine, see [`AtomicBatch`].
+    ///
+    /// # Errors
+    /// Failures of the log that holds the decisions; after one, until the engine is opened again.
+    pub fn begin(&self) -> Result<AtomicBatch> {
+        self.open_decisions()?;
+        AtomicBatch::new(self.ledger.clone(), Arc::as_ptr(&self.context.checkpoints) as usize)
+    }
+
+    /// For each log an offset at or below its last stable offset, such that every atomic batch lies below it in all of these
+    /// logs or in none. Committed readers that stop there see all of a batch or nothing, at one moment and over all logs.
+    #[must_use]
+    pub fn stable_ends(&self, logs: &[&Log]) -> Vec<i64> {
+        self.ledger.stable_ends(logs)
+    }
+
+    /// One step of what atomic batches leave behind; an engine with a driver thread does this by itself.
+    ///
+    /// # Errors
+    /// Failures of the log that holds the decisions.
+    pub fn drive(&self) -> Result<()> {
+        self.ledger.drive()
     }
 
     /// Opens the log `topic-partition`, creating it if there is none; an open one is handed out again.
@@ -120,6 +174,7 @@ impl Engine {
         }
         let shared = Shared::open(&self.context, &self.dir.join(name), topic, partition, options)?;
         let log = Log { shared: Arc::new(shared) };
+        self.ledger.finish(name, &log)?;
         logs.insert(name.to_string(), log.clone());
         Ok(log)
     }
@@ -138,7 +193,13 @@ impl Engine {
         self.stop_driver();
         let logs = std::mem::take(&mut *self.logs.lock());
         let mut all_closed = true;
-        for log in logs.values() {
+        // The decisions last: what they decide is finished in all other logs by then.
+        let others = logs.iter().filter(|(name, _)| *name != DECISIONS_LOG);
+        for (name, log) in others.chain(logs.get_key_value(DECISIONS_LOG)) {
+            if name == DECISIONS_LOG {
+                self.ledger.drive()?;
+                self.ledger.trim(1)?;
+            }
             let offsets = log.shared.close()?;
             all_closed &= offsets.recovery_point.is_some();
             let (topic, partition) = (&log.shared.topic, log.shared.partition);
@@ -152,11 +213,8 @@ impl Engine {
 
     /// Whether every log of the directory was open here.
     fn covers_directory(&self, logs: &BTreeMap<String, Log>) -> Result<bool> {
-        let entries = self.context.device.list(&self.dir)?;
-        Ok(entries
-            .iter()
-            .filter(|e| e.is_directory && parse_log_dir_name(&e.name).is_ok())
-            .all(|e| logs.contains_key(&e.name)))
+        let directories = self.directories()?;
+        Ok(directories.iter().filter(|name| parse_log_dir_name(name).is_ok()).all(|name| logs.contains_key(name)))
     }
 
     /// Ends as the death of the process would: nothing more is written.
@@ -173,6 +231,7 @@ impl Engine {
             kick.ring();
             let _ = thread.join();
         }
+        self.ledger.helpers.stop();
     }
 }
 
@@ -187,7 +246,7 @@ impl Drop for Engine {
 
 fn spawn_driver(
     kick: Arc<Kick>,
-    logs: Arc<Mutex<BTreeMap<String, Log>>>,
+    (logs, ledger): (Arc<Mutex<BTreeMap<String, Log>>>, Arc<Ledger>),
     clock: Arc<dyn Clock>,
 ) -> Result<JoinHandle<()>> {
     let body = move || {
@@ -210,6 +269,11 @@ fn spawn_driver(
                 {
                     tracing::warn!(%error, dir = %log.dir().display(), "background work failed, tried again later");
                 }
+            }
+            if let Err(error) = ledger.drive()
+                && !matches!(error, Error::Closed | Error::Storage(_))
+            {
+                tracing::warn!(%error, "decisions cannot be trimmed, tried again later");
             }
             if checkpoint {
                 checkpointed_ns = now_ns;

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod atomic;
 mod bytes;
 mod checkpoints;
 pub mod config;
@@ -18,13 +19,14 @@ mod segment;
 mod tail;
 pub mod validate;
 
+pub use atomic::{AtomicBatch, DECISIONS_LOG, PRODUCER_IDS};
 pub use bytes::SharedBytes;
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Damage, Error, Result};
 pub use log::{
-    Ack, Append, Appended, Fetched, Isolation, Log, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState,
-    SnapshotState, Ticket,
+    Ack, Append, Appended, Committed, CommittedFilter, Fetched, Isolation, Lag, Log, LogState, OpenOptions, OpenReport,
+    Outcome, Read, SegmentState, SnapshotState, Ticket,
 };
 pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
 pub use oncelog_snapshot::{Origin, ProducerEntry, Refusal};

@@ -16,6 +16,7 @@ use super::roll::RollCheck;
 use super::state::State;
 use super::ticket::Ticket;
 use super::types::{Ack, Append, Appended, Outcome};
+use crate::atomic::PRODUCER_IDS;
 use crate::error::{Error, Result};
 use crate::segment::incoming;
 use crate::validate;
@@ -58,6 +59,10 @@ impl Shared {
         let mut candidates = Vec::with_capacity(set.len());
         if assigns {
             let view = validate::check_one(&set, append.origin)?;
+            if append.origin == Origin::Client && PRODUCER_IDS.contains(&view.header().producer_id) {
+                let id = view.header().producer_id;
+                return Err(Error::InvalidRequest(format!("producer id {id} is kept for atomic batches")));
+            }
             if let Some(ticket) = self.early_duplicate(&incoming(&view)?, append)? {
                 return Ok(ticket);
             }

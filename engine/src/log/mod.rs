@@ -4,6 +4,7 @@ mod aborted;
 mod append;
 mod checkpoint;
 mod commit;
+mod committed;
 mod cursors;
 mod describe;
 mod fetch;
@@ -17,6 +18,7 @@ mod truncate;
 mod types;
 mod upkeep;
 
+mod lag;
 mod layout;
 pub(crate) mod open;
 mod recover;
@@ -36,6 +38,8 @@ use crate::tail::Tail;
 use cursors::Cursors;
 use state::State;
 
+pub use committed::{Committed, CommittedFilter};
+pub use lag::Lag;
 pub use ticket::Ticket;
 pub use types::{
     Ack, Append, Appended, Fetched, Isolation, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState,
@@ -124,6 +128,25 @@ impl Shared {
         self.state.lock().config.clone()
     }
 
+    /// `topic-partition`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}-{}", self.topic, self.partition)
+    }
+
+    /// The newest leader epoch, which batches of the engine's own carry on.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.state.lock().epochs.latest().unwrap_or(0)
+    }
+
+    /// Somebody will want this append durable: the driver sees to it, and nobody waits.
+    pub(crate) fn want_durable(&self, number: u64) {
+        {
+            let mut state = self.state.lock();
+            state.progress.durable_wanted = state.progress.durable_wanted.max(number);
+        }
+        self.kick();
+    }
+
     pub(crate) fn has_driver(&self) -> bool {
         self.driver.is_some()
     }
@@ -200,6 +223,27 @@ impl Log {
     /// [`crate::Error::OffsetOutOfRange`] outside the log; [`crate::Error::Damaged`] where stored bytes are not what was written.
     pub fn read(&self, read: Read) -> Result<Fetched> {
         self.shared.read(&read)
+    }
+
+    /// Committed batches only: what `isolation: Committed` reads, without aborted data and without markers. Offsets stay as
+    /// they are, so there are gaps.
+    ///
+    /// May answer nothing although there is more: go on at [`Committed::next_offset`] until that is the last stable offset.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn read_committed(&self, offset: i64, max_bytes: usize) -> Result<Committed> {
+        let read = Read { offset, max_bytes, isolation: Isolation::Committed, at_least_one: true };
+        Committed::of(self.shared.read(&read)?, offset)
+            .map_err(|source| crate::Error::Format { path: self.shared.dir.clone(), source })
+    }
+
+    /// How much a committed reader at `position` has still to read. Reads the batch headers in between, not the records.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn lag(&self, position: i64) -> Result<Lag> {
+        self.shared.lag(position)
     }
 
     /// The first record at or behind a time: (offset, timestamp in ms). -1 asks for the log end, -2 for the log start,
@@ -377,6 +421,16 @@ impl Log {
     /// The failure that latched the log, or that of a side file (which will be tried again).
     pub fn drive(&self) -> Result<()> {
         self.shared.drive()
+    }
+
+    /// Open transactions of atomic batches: producer id and first offset. `None` where they are not this engine's to end:
+    /// on a replica, or on a log that cannot be written.
+    pub(crate) fn atomic_transactions(&self) -> Option<Vec<(i64, i64)>> {
+        let state = self.shared.state.lock();
+        if !state.follows_end || state.check_writable().is_err() {
+            return None;
+        }
+        Some(state.txns.ongoing().filter(|(id, _)| crate::atomic::PRODUCER_IDS.contains(id)).collect())
     }
 
     /// Drops the log as the death of the process would: nothing is written, what was `Written` stays.

@@ -32,6 +32,11 @@ impl Ticket {
         &self.answer
     }
 
+    /// Number of the append, for those who wait for it by other means.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Blocks until the append is as durable as was asked for. The calling thread may carry the group to the device.
     ///
     /// # Errors

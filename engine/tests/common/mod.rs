@@ -161,6 +161,25 @@ pub fn read_from(log: &Log, from: i64, isolation: Isolation, max_bytes: usize) -
     }
 }
 
+/// Offsets and values of the committed data records, from the log start on.
+pub fn read_committed(log: &Log) -> Vec<(i64, String)> {
+    let (mut found, mut offset) = (Vec::new(), log.log_start_offset());
+    loop {
+        let read = log.read_committed(offset, 1 << 20).expect("a read");
+        for batch in read.batches() {
+            for record in batch.expect("a whole batch").decode(16 << 20).expect("records").records() {
+                let record = record.expect("a record");
+                let text = String::from_utf8(record.value.unwrap_or_default().to_vec()).expect("text");
+                found.push((record.offset, text));
+            }
+        }
+        if read.next_offset() == offset {
+            return found;
+        }
+        offset = read.next_offset();
+    }
+}
+
 pub fn read_all(log: &Log) -> Vec<(i64, String)> {
     read_from(log, log.log_start_offset(), Isolation::LogEnd, 1 << 20).expect("all of it can be read")
 }

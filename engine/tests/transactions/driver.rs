@@ -138,10 +138,30 @@ impl Run {
         let stable = oracle.last_stable_offset();
         assert_eq!(log.last_stable_offset(), stable, "last stable offset after {path:?}");
         for start in oracle.log.iter().map(|batch| batch.base_offset).filter(|offset| *offset < stable) {
+            let lag = log.lag(start).expect("a lag");
+            assert_eq!(lag.records, oracle.visible(start).len() as u64, "lag at {start} after {path:?}");
             for max_bytes in [1, 1 << 20] {
                 let seen = self.read_committed(start, max_bytes, path);
                 assert_eq!(seen, oracle.visible(start), "from {start} by {max_bytes} bytes after {path:?}");
+                let left = self.read_without_list(start, max_bytes);
+                assert_eq!(left, seen, "without the list, from {start} by {max_bytes} bytes after {path:?}");
             }
+        }
+    }
+
+    /// Reads as a client does that knows no list.
+    fn read_without_list(&self, start: i64, max_bytes: usize) -> Vec<i64> {
+        let (mut seen, mut offset) = (Vec::new(), start);
+        loop {
+            let read = self.log().read_committed(offset, max_bytes).expect("a read");
+            for batch in read.batches() {
+                let header = *batch.expect("a whole batch").header();
+                seen.extend(header.base_offset..=header.last_offset());
+            }
+            if read.next_offset() == offset {
+                return seen;
+            }
+            offset = read.next_offset();
         }
     }
 

@@ -1,0 +1,219 @@
+//! Records in several logs are all there or none, whenever the power goes.
+
+mod common;
+
+use common::{Place, options, small_segments};
+use oncelog::{Append, DECISIONS_LOG, Engine, Error, Log, PRODUCER_IDS};
+use oncelog_device::MemoryDevice;
+use oncelog_formats::BatchBuilder;
+
+/// What a cut leaves of unsynced writes is drawn so often for each step.
+const SEEDS: u64 = 8;
+const LOGS: [&str; 4] = ["orders-0", "orders-1", "bills-0", "positions-0"];
+
+fn record(text: &str) -> BatchBuilder {
+    let mut builder = BatchBuilder::new();
+    builder.append(common::NOW_MS, None, Some(text.as_bytes()), &[]);
+    builder
+}
+
+fn open(place: &Place) -> Result<(Engine, Vec<Log>), Error> {
+    let engine = place.try_engine()?;
+    let config = small_segments(1 << 20);
+    let logs = LOGS.iter().map(|name| engine.log(name, options(&config))).collect::<Result<_, _>>()?;
+    Ok((engine, logs))
+}
+
+/// Batch `number`, one record in each log.
+fn store(engine: &Engine, logs: &[Log], number: usize) -> Result<(), Error> {
+    let mut batch = engine.begin()?;
+    for log in logs {
+        batch.append(log, record(&number.to_string()))?;
+    }
+    batch.commit()
+}
+
+/// What committed readers see in each log.
+fn seen(logs: &[Log]) -> Vec<Vec<String>> {
+    logs.iter().map(|log| common::read_committed(log).into_iter().map(|(_, text)| text).collect()).collect()
+}
+
+fn drive(engine: &Engine, logs: &[Log]) {
+    logs.iter().for_each(|log| log.drive().expect("it moves on"));
+    engine.drive().expect("it moves on");
+}
+
+#[test]
+fn a_batch_is_seen_whole_or_not_at_all() {
+    let place = Place::in_memory(&MemoryDevice::new());
+    let (engine, logs) = open(&place).expect("it opens");
+    let mut batch = engine.begin().expect("a batch");
+    for log in &logs {
+        batch.append(log, record("a")).expect("it is stored");
+        batch.append(log, record("b")).expect("it is stored");
+    }
+    drive(&engine, &logs);
+    assert_eq!(seen(&logs), vec![Vec::<String>::new(); 4], "nobody decided yet");
+    batch.commit().expect("it is decided");
+    drive(&engine, &logs);
+    assert_eq!(seen(&logs), vec![vec!["a", "b"]; 4]);
+    let mut dropped = engine.begin().expect("a batch");
+    dropped.append(&logs[0], record("c")).expect("it is stored");
+    drop(dropped);
+    drive(&engine, &logs);
+    assert_eq!(seen(&logs), vec![vec!["a", "b"]; 4]);
+    assert_eq!(logs[0].last_stable_offset(), logs[0].log_end_offset(), "a dropped batch holds nobody back");
+}
+
+/// The power goes at every operation of a batch and of what follows it, and then some more times while it comes back.
+#[test]
+fn the_power_goes_at_every_step() {
+    // Of the second batch, and of the first one ever, which makes the log of the decisions.
+    for before in [1, 0] {
+        let mut committed_unanswered = 0;
+        for cut in 0.. {
+            let (operations, seed) = (cut / SEEDS, cut);
+            let device = MemoryDevice::new();
+            let place = Place::in_memory(&device);
+            let (engine, logs) = open(&place).expect("it opens");
+            (0..before).for_each(|number| store(&engine, &logs, number).expect("it is stored"));
+            drive(&engine, &logs);
+            device.crash_after(operations);
+            let answered = store(&engine, &logs, before).is_ok();
+            let _ = engine.drive();
+            let done = logs.iter().filter(|log| log.sync().is_ok()).count() == logs.len();
+            engine.kill();
+            device.power_cut(seed);
+            let committed = recover(&place, &device, seed, before);
+            assert!(committed || !answered, "an answered batch is gone after {operations} operations");
+            committed_unanswered += u32::from(committed && !answered);
+            if done {
+                assert!(operations > 20, "only {operations} steps");
+                break;
+            }
+        }
+        assert!(committed_unanswered > 0, "no cut fell between decision and answer");
+    }
+}
+
+/// Opens with the power going again at some operations, then for good. Answers whether batch `number` was committed.
+fn recover(place: &Place, device: &MemoryDevice, seed: u64, number: usize) -> bool {
+    for again in [3, 11, 29, 53] {
+        device.crash_after(seed % 7 + again);
+        if let Ok((engine, _)) = open(place) {
+            engine.kill();
+        }
+        device.power_cut(seed + again);
+    }
+    let (engine, logs) = open(place).expect("it opens");
+    let found = seen(&logs);
+    assert!(found.iter().all(|texts| *texts == found[0]), "a part of a batch after {seed} operations: {found:?}");
+    for log in &logs {
+        assert_eq!(log.last_stable_offset(), log.log_end_offset(), "nothing is left open");
+    }
+    let stored: Vec<usize> = found[0].iter().map(|text| text.parse().expect("a number")).collect();
+    assert_eq!(stored, (0..stored.len()).collect::<Vec<_>>());
+    let committed = stored.len() == number + 1;
+    assert!(committed || stored.len() == number, "neither with it nor without it: {stored:?}");
+    store(&engine, &logs, 9).expect("the next batch is stored");
+    drive(&engine, &logs);
+    assert!(seen(&logs).iter().all(|texts| texts.last().is_some_and(|text| text == "9")));
+    engine.close().expect("a clean close");
+    let (_engine, logs) = open(place).expect("it opens");
+    assert_eq!(seen(&logs).concat().len(), 4 * (found[0].len() + 1));
+    committed
+}
+
+/// Logs are finished one by one as they are opened, in any order and in different lives of the engine.
+#[test]
+fn a_decision_waits_for_the_log_that_is_opened_last() {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    let (engine, logs) = open(&place).expect("it opens");
+    store(&engine, &logs, 0).expect("it is decided");
+    engine.kill();
+    device.power_cut(9);
+    for name in LOGS {
+        // Each life opens one log, and begins batches of its own under the same producer ids.
+        let engine = place.engine();
+        let log = engine.log(name, options(&small_segments(1 << 20))).expect("it opens");
+        let texts = seen(std::slice::from_ref(&log));
+        assert_eq!(texts[0], ["0"], "{name}");
+        let mut left_open = engine.begin().expect("a batch");
+        left_open.append(&log, record("never")).expect("it is stored");
+        log.sync().expect("it is durable");
+        engine.kill();
+        std::mem::forget(left_open);
+        device.power_cut(10);
+    }
+    let (engine, logs) = open(&place).expect("it opens");
+    assert_eq!(seen(&logs), vec![vec!["0"]; 4]);
+    engine.close().expect("a clean close");
+}
+
+#[test]
+fn a_failed_decision_leaves_the_batch_in_doubt_until_it_is_opened_again() {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    let (engine, logs) = open(&place).expect("it opens");
+    store(&engine, &logs, 0).expect("the first is stored");
+    drive(&engine, &logs);
+    let decisions = engine.log(DECISIONS_LOG, oncelog::OpenOptions::default()).expect("it is open");
+    let mut batch = engine.begin().expect("a batch");
+    for log in &logs {
+        batch.append(log, record("1")).expect("it is stored");
+        log.sync().expect("it is durable");
+    }
+    device.plant(oncelog_device::FaultOp::Sync, 0, 1);
+    let failed = batch.commit().expect_err("the decision cannot be synced");
+    assert_eq!(failed.kafka_name(), "KAFKA_STORAGE_ERROR");
+    drive(&engine, &logs);
+    assert!(decisions.append(Append::client(&record("x").build().expect("a batch"))).is_err());
+    assert_eq!(seen(&logs), vec![vec!["0"]; 4], "nobody knows, so nobody sees it");
+    assert_eq!(engine.begin().expect_err("in doubt").kafka_name(), "KAFKA_STORAGE_ERROR");
+    engine.kill();
+    device.kill();
+    let (_engine, logs) = open(&place).expect("it opens");
+    let found = seen(&logs);
+    assert!(found.iter().all(|texts| *texts == found[0]), "{found:?}");
+}
+
+#[test]
+fn a_reader_that_stops_at_the_stable_ends_sees_all_of_a_batch_in_two_logs_or_nothing() {
+    let place = Place::in_memory(&MemoryDevice::new());
+    let (engine, logs) = open(&place).expect("it opens");
+    let pair = [&logs[0], &logs[1]];
+    store(&engine, &logs, 0).expect("it is decided");
+    // One log has moved on, the other has not: committed readers see the batch in one of them only.
+    logs[0].drive().expect("it moves on");
+    assert_eq!(seen(&logs[..2]), [vec!["0"], vec![]]);
+    assert_eq!(engine.stable_ends(&pair), [0, 0]);
+    logs[1].drive().expect("it moves on");
+    assert_eq!(engine.stable_ends(&pair), [0, 0], "two more logs are part of it");
+    drive(&engine, &logs);
+    assert_eq!(engine.stable_ends(&pair), [2, 2]);
+}
+
+#[test]
+fn the_producers_of_atomic_batches_are_not_for_clients() {
+    let place = Place::in_memory(&MemoryDevice::new());
+    let (_engine, logs) = open(&place).expect("it opens");
+    let mine = record("x").producer(*PRODUCER_IDS.start(), 0, 0).build().expect("a batch");
+    let refused = logs[0].append(Append::client(&mine)).expect_err("it is reserved");
+    assert_eq!(refused.kafka_name(), "INVALID_REQUEST");
+}
+
+#[test]
+fn decisions_that_nobody_needs_are_let_go() {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    let (engine, logs) = open(&place).expect("it opens");
+    for number in 0..20 {
+        store(&engine, &logs, number).expect("it is decided");
+    }
+    drive(&engine, &logs);
+    engine.close().expect("a clean close");
+    let engine = place.engine();
+    let decisions = engine.log(DECISIONS_LOG, oncelog::OpenOptions::default()).expect("it is there");
+    assert_eq!(decisions.log_start_offset(), decisions.log_end_offset());
+}
