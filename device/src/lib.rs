@@ -20,6 +20,7 @@ pub mod uring;
 pub mod fault;
 pub mod memory;
 pub mod overlay;
+pub mod record;
 
 #[cfg(feature = "raw")]
 pub mod raw;
@@ -37,4 +38,5 @@ pub use fault::{FaultDevice, FaultOp};
 pub use memory::{MemoryDevice, SectorDamage};
 pub use overlay::OverlayDevice;
 pub use probe::MachineReport;
+pub use record::RecordDevice;
 pub use uring::UringDevice;

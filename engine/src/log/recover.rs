@@ -177,6 +177,10 @@ impl Recovery<'_> {
         let modified: BTreeMap<String, i64> =
             self.device.list(self.dir)?.into_iter().map(|e| (e.name, e.modified_ms)).collect();
         let mut opened = Vec::with_capacity(bases.len());
+        if !self.clean {
+            // A dead process may have left names that are not on disk yet either.
+            self.device.sync_directory(self.dir)?;
+        }
         for (i, &base) in bases.iter().enumerate() {
             let file = self.device.open(&self.path(base, Kind::Log), OpenMode::Write)?;
             if !self.clean {
