@@ -8,12 +8,20 @@ use clap::{Args, ValueEnum};
 use oncelog::{CommittedFilter, Isolation, Log, Read};
 use oncelog_formats::batch::{BatchHeader, BatchView, Batches};
 use oncelog_formats::record::Record;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::{Errno, retry_on_intr};
 use serde_json::json;
+use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bytes asked for with each read.
 const READ_BYTES: usize = 4 << 20;
+/// So long changes are gathered before the log is looked at again.
+const GATHER: Duration = Duration::from_millis(20);
 /// Most that one compressed batch may grow to.
 pub const DECODE_LIMIT_BYTES: usize = 1 << 30;
 
@@ -34,6 +42,10 @@ pub struct ReadArgs {
     /// Stop after this many records.
     #[arg(long, value_name = "RECORDS")]
     max: Option<u64>,
+    /// Go on as the log grows, also while another process writes it; ends with --max, or never. What is shown may not be
+    /// durable yet.
+    #[arg(long)]
+    follow: bool,
     /// Which records to show.
     #[arg(long, value_enum, default_value_t = IsolationArg::Committed)]
     isolation: IsolationArg,
@@ -51,26 +63,72 @@ enum IsolationArg {
 /// Runs `oncelog read`.
 pub fn run(args: &ReadArgs) -> CliResult {
     let place = Place::existing(&args.dir)?;
-    let (_engine, log) = open_for_reading(&place)?;
-    let from = match args.from {
-        Some(offset) => offset,
-        None => log.describe()?.log_start_offset,
-    };
+    // Watched before it is read: what comes in between is not missed.
+    let mut changes = args.follow.then(|| Changes::watch(&place.directory)).transpose()?;
+    let mut output = Output::new();
+    let mut left = args.max.unwrap_or(u64::MAX);
+    let mut from = args.from;
+    while left > 0 {
+        let (_engine, log) = open_for_reading(&place)?;
+        from = Some(show(&log, from.unwrap_or_else(|| log.log_start_offset()), args, &mut output, &mut left)?);
+        output.flush()?;
+        match &mut changes {
+            Some(changes) if left > 0 => changes.wait()?,
+            _ => break,
+        }
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Prints what there is from `from` on, and no more than is left; answers the offset to go on from.
+fn show(log: &Log, from: i64, args: &ReadArgs, output: &mut Output, left: &mut u64) -> CliResult<i64> {
     let isolation = match args.isolation {
         IsolationArg::Uncommitted => Isolation::Uncommitted,
         IsolationArg::Committed => Isolation::Committed,
     };
-    let mut output = Output::new();
-    let mut left = args.max.unwrap_or(u64::MAX);
-    if left > 0 {
-        each_record(&log, from, isolation, &mut |header, record| {
-            print_record(&mut output, args, header, record)?;
-            left -= 1;
-            Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+    // The log may have been opened in a moment when it ended lower than before.
+    if from > log.log_end_offset() {
+        return Ok(from);
     }
-    output.flush()?;
-    Ok(Outcome::Fine)
+    each_record(log, from, isolation, &mut |header, record| {
+        print_record(output, args, header, record)?;
+        *left -= 1;
+        Ok(if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })
+}
+
+/// Tells when a log's files change: the process that writes them is another one, so the kernel has to say.
+struct Changes {
+    events: OwnedFd,
+    directory: PathBuf,
+}
+
+impl Changes {
+    fn watch(directory: &Path) -> CliResult<Self> {
+        let failed = |errno: Errno| CliError::io(directory.display(), errno.into());
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
+        let kinds = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&events, directory, kinds).map_err(failed)?;
+        Ok(Self { events, directory: directory.to_owned() })
+    }
+
+    /// Returns when something has changed since the last time. Opening a log costs more than a change does, so changes
+    /// that come together are taken together.
+    fn wait(&mut self) -> CliResult<()> {
+        let failed = |errno: Errno| CliError::io(self.directory.display(), errno.into());
+        let mut readable = [PollFd::new(&self.events, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut readable, None)).map_err(failed)?;
+        std::thread::sleep(GATHER);
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.events, &mut buffer);
+        loop {
+            match events.next() {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+    }
 }
 
 fn print_record(output: &mut Output, args: &ReadArgs, header: &BatchHeader, record: &Record<'_>) -> CliResult<()> {
@@ -99,13 +157,14 @@ fn print_record(output: &mut Output, args: &ReadArgs, header: &BatchHeader, reco
     ))
 }
 
-/// Calls `show` with every data record at or behind `from` that `isolation` shows, in offset order, until it breaks.
+/// Calls `show` with every data record at or behind `from` that `isolation` shows, in offset order, until it breaks. Answers
+/// the offset behind the last batch that was looked at.
 pub fn each_record(
     log: &Log,
     from: i64,
     isolation: Isolation,
     show: &mut dyn FnMut(&BatchHeader, &Record<'_>) -> CliResult<ControlFlow<()>>,
-) -> CliResult<()> {
+) -> CliResult<i64> {
     each_batch(log, from, isolation, &mut |batch, shown| {
         let header = batch.header();
         if !shown || header.is_control() {
@@ -124,12 +183,13 @@ pub fn each_record(
 }
 
 /// Calls `visit` with every batch that reaches `from` or lies behind it, and whether `isolation` shows it, until it breaks.
+/// Answers the offset behind the last one.
 pub fn each_batch(
     log: &Log,
     from: i64,
     isolation: Isolation,
     visit: &mut dyn FnMut(&BatchView<'_>, bool) -> CliResult<ControlFlow<()>>,
-) -> CliResult<()> {
+) -> CliResult<i64> {
     let (mut offset, mut max_bytes) = (from, READ_BYTES);
     loop {
         let fetched = match log.read(Read { offset, max_bytes, isolation, at_least_one: true }) {
@@ -148,11 +208,11 @@ pub fn each_batch(
             let at = |e| CliError::format(format!("marker at offset {}", batch.header().base_offset), e);
             let shown = filter.shows(&batch).map_err(at)?;
             if visit(&batch, shown)?.is_break() {
-                return Ok(());
+                return Ok(offset);
             }
         }
         if offset == before {
-            return Ok(());
+            return Ok(offset);
         }
     }
 }

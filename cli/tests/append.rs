@@ -3,6 +3,7 @@
 use oncelog::{Clock, Engine, EngineOptions, ManualClock, OpenOptions, SystemClock};
 use serde_json::Value;
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -126,6 +127,22 @@ fn a_log_that_is_being_written_reads_as_a_prefix_and_has_nothing_wrong() {
     println!("{looks} looks");
     assert!(looks >= 2, "the import was over too soon: make the input longer");
     assert!(place.values() == whole);
+}
+
+#[test]
+fn a_reader_that_follows_sees_what_another_process_writes() {
+    let place = Place::new();
+    place.import("a", &place.file("first", b"1\n2\n"));
+    let mut follow = place.command("read");
+    follow.args(["--values", "--follow", "--max", "5"]).stdout(Stdio::piped());
+    let mut reader = follow.spawn().expect("a reader");
+    let mut lines = BufReader::new(reader.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+    assert_eq!(lines.by_ref().take(2).collect::<Vec<_>>(), ["1", "2"]);
+    place.import("b", &place.file("second", b"3\n4\n"));
+    assert_eq!(lines.by_ref().take(2).collect::<Vec<_>>(), ["3", "4"]);
+    place.import("c", &place.file("third", b"5\n6\n"));
+    assert_eq!(lines.collect::<Vec<_>>(), ["5"], "no more than it asked for");
+    assert!(reader.wait().expect("ended").success());
 }
 
 struct Place {

@@ -200,7 +200,9 @@ impl Engine {
                 self.ledger.drive()?;
                 self.ledger.trim(1)?;
             }
-            let offsets = log.shared.close()?;
+            let closed = log.shared.close();
+            log.shared.wake_followers();
+            let offsets = closed?;
             all_closed &= offsets.recovery_point.is_some();
             let (topic, partition) = (&log.shared.topic, log.shared.partition);
             self.context.checkpoints.update(&*self.context.device, topic, partition, &offsets)?;

@@ -13,6 +13,7 @@ pub mod config;
 mod engine;
 pub mod epochs;
 mod error;
+mod follow;
 mod index;
 mod log;
 mod segment;
@@ -24,6 +25,7 @@ pub use bytes::SharedBytes;
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Damage, Error, Result};
+pub use follow::Follower;
 pub use log::{
     Ack, Append, Appended, Committed, CommittedFilter, Fetched, Isolation, Lag, Log, LogState, OpenOptions, OpenReport,
     Outcome, Read, SegmentState, SnapshotState, Ticket,

@@ -6,6 +6,7 @@
 
 use parking_lot::MutexGuard;
 use std::sync::Arc;
+use std::task::Waker;
 
 use oncelog_device::{BLOCK_BYTES, Sync};
 
@@ -112,6 +113,10 @@ impl Shared {
             waker.wake();
         }
         self.moved.notify_all();
+        let followers = state.due_followers();
+        if !followers.is_empty() {
+            MutexGuard::unlocked(&mut state, || followers.into_iter().for_each(Waker::wake));
+        }
         state
     }
 

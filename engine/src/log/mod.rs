@@ -27,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
 
 use oncelog_device::{BufferPool, Clock, Device};
 use oncelog_snapshot::ProducerEntry;
@@ -34,6 +35,7 @@ use oncelog_snapshot::ProducerEntry;
 use crate::checkpoints::DirectoryCheckpoints;
 use crate::config::Config;
 use crate::error::Result;
+use crate::follow::Follower;
 use crate::tail::Tail;
 use cursors::Cursors;
 use state::State;
@@ -246,6 +248,18 @@ impl Log {
         self.shared.lag(position)
     }
 
+    /// Reads from `read.offset` on and goes on as the log grows, woken when there is more to see: for threads and futures.
+    #[must_use]
+    pub fn follow(&self, read: Read) -> Follower {
+        Follower::new(self.clone(), Read { at_least_one: true, ..read })
+    }
+
+    /// How many followers wait for more at this moment.
+    #[must_use]
+    pub fn waiting_followers(&self) -> usize {
+        self.shared.state.lock().followers.len()
+    }
+
     /// The first record at or behind a time: (offset, timestamp in ms). -1 asks for the log end, -2 for the log start,
     /// -3 for the record with the largest timestamp.
     ///
@@ -269,7 +283,11 @@ impl Log {
     pub fn set_high_watermark(&self, offset: i64) -> Result<i64> {
         let mut state = self.shared.state.lock();
         state.check_usable()?;
-        Ok(state.set_high_watermark(offset))
+        let in_force = state.set_high_watermark(offset);
+        let followers = state.due_followers();
+        drop(state);
+        followers.into_iter().for_each(Waker::wake);
+        Ok(in_force)
     }
 
     /// The high watermark.
@@ -308,7 +326,9 @@ impl Log {
     /// # Errors
     /// [`crate::Error::OffsetOutOfRange`] above the high watermark or for other negatives.
     pub fn delete_records(&self, before: i64) -> Result<i64> {
-        self.shared.delete_records(before)
+        let done = self.shared.delete_records(before);
+        self.shared.wake_followers();
+        done
     }
 
     /// Removes the segments that log start, size and time allow; answers their base offsets.
@@ -316,7 +336,9 @@ impl Log {
     /// # Errors
     /// When files cannot be renamed or the log start cannot be stored.
     pub fn apply_retention(&self) -> Result<Vec<i64>> {
-        self.shared.apply_retention()
+        let done = self.shared.apply_retention();
+        self.shared.wake_followers();
+        done
     }
 
     /// Begins a new segment; answers the base offset of the active one.
@@ -362,7 +384,9 @@ impl Log {
     /// # Errors
     /// [`crate::Error::InvalidRequest`] for a negative offset; failures of the device.
     pub fn truncate_to(&self, offset: i64) -> Result<i64> {
-        self.shared.truncate_to(offset)
+        let done = self.shared.truncate_to(offset);
+        self.shared.wake_followers();
+        done
     }
 
     /// Empties the log and lets it begin at `offset`, with the log start at `log_start` (default the same).
@@ -370,7 +394,9 @@ impl Log {
     /// # Errors
     /// As [`Log::truncate_to`].
     pub fn truncate_fully_and_start_at(&self, offset: i64, log_start: Option<i64>) -> Result<i64> {
-        self.shared.truncate_fully_and_start_at(offset, log_start)
+        let done = self.shared.truncate_fully_and_start_at(offset, log_start);
+        self.shared.wake_followers();
+        done
     }
 
     /// Changes the settings of the open log.
@@ -436,5 +462,6 @@ impl Log {
     /// Drops the log as the death of the process would: nothing is written, what was `Written` stays.
     pub fn kill(&self) {
         self.shared.state.lock().closed = true;
+        self.shared.wake_followers();
     }
 }

@@ -20,6 +20,7 @@ use crate::checkpoints::{DirectoryCheckpoints, Stored};
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Error, Result};
+use crate::follow::Waiting;
 use crate::index::{AbortedIndex, SegmentIndex};
 use crate::tail::{Budget, Tail};
 
@@ -299,6 +300,7 @@ fn assemble(
         latch: None,
         read_only,
         closed: false,
+        followers: Waiting::default(),
         generation: 0,
     };
     Shared {

@@ -109,10 +109,10 @@ impl Shared {
             state.check_usable()?;
             let limit = limit_of(&state, read)?;
             if read.offset >= limit {
-                return Ok(Some(empty(&state)));
+                return Ok(Some(empty(&state, read)));
             }
             let state = self.make_readable(state, limit)?;
-            let Some(place) = place(&state, wanted, limit) else { return Ok(Some(empty(&state))) };
+            let Some(place) = place(&state, wanted, limit) else { return Ok(Some(empty(&state, read))) };
             drop(state);
             let found = match self.read_tail(&place, wanted, read) {
                 Some(part) => Ok(Some(part)),
@@ -127,7 +127,7 @@ impl Shared {
                 Some(part) => return Ok(self.fetched(&state, &place, part, read)),
                 None => match place.next_base {
                     Some(next) if next < limit => wanted = next.max(wanted),
-                    _ => return Ok(Some(empty(&state))),
+                    _ => return Ok(Some(empty(&state, read))),
                 },
             }
         }
@@ -138,11 +138,13 @@ impl Shared {
             Isolation::Committed => aborted_in(state, place.base_offset, read.offset, part.upper_position)?,
             _ => Vec::new(),
         };
+        let mut next_offset = read.offset;
         if !part.data.is_empty() {
-            self.cursors.advance(place.generation, place.base_offset, read.offset, part.next_offset, part.end_position);
+            next_offset = part.next_offset;
+            self.cursors.advance(place.generation, place.base_offset, read.offset, next_offset, part.end_position);
         }
         let (high_watermark, last_stable_offset) = (place.high_watermark, place.last_stable_offset);
-        Some(Fetched { data: part.data, aborted, high_watermark, last_stable_offset })
+        Some(Fetched { data: part.data, next_offset, aborted, high_watermark, last_stable_offset })
     }
 
     /// Lets staged bytes below `limit` reach the file before it is read.
@@ -224,9 +226,10 @@ fn limit_of(state: &State, read: &Read) -> Result<i64> {
     })
 }
 
-fn empty(state: &State) -> Fetched {
+fn empty(state: &State, read: &Read) -> Fetched {
     let (high_watermark, last_stable_offset) = (state.high_watermark, state.last_stable());
-    Fetched { data: SharedBytes::default(), aborted: Vec::new(), high_watermark, last_stable_offset }
+    let next_offset = read.offset;
+    Fetched { data: SharedBytes::default(), next_offset, aborted: Vec::new(), high_watermark, last_stable_offset }
 }
 
 fn place(state: &State, wanted: i64, limit: i64) -> Option<Place> {

@@ -15,6 +15,7 @@ use super::types::Ack;
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Damage, Error, Result};
+use crate::follow::{Limits, Waiting};
 use crate::index::{AbortedIndex, SegmentIndex};
 
 /// Kafka's recovery reads a batch header's first bytes behind the last batch: fewer zeroes than this and stale bytes
@@ -199,6 +200,8 @@ pub(crate) struct State {
     /// Damage that makes the log read-only.
     pub read_only: Option<Damage>,
     pub closed: bool,
+    /// Who waits to see more.
+    pub followers: Waiting,
     /// Counts truncations, so that a read can tell that the ground moved under it.
     pub generation: u64,
 }
@@ -247,6 +250,16 @@ impl State {
             Some(offset) if offset < self.high_watermark => offset,
             _ => self.high_watermark,
         }
+    }
+
+    /// Up to where readers see.
+    pub fn limits(&self) -> Limits {
+        Limits { high_watermark: self.high_watermark, last_stable: self.last_stable(), log_end: self.log_end() }
+    }
+
+    /// Takes out the followers that have something to see now.
+    pub fn due_followers(&mut self) -> Vec<Waker> {
+        if self.latch.is_some() { self.followers.take_all() } else { self.followers.take_due(self.limits()) }
     }
 
     /// Moves the high watermark into the log's bounds and lets go of transactions decided below it.

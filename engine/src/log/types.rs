@@ -132,6 +132,8 @@ pub struct Fetched {
     /// Batches as stored; the first one holds the offset asked for or the next one stored. Shared with whoever else reads
     /// them, as far as they were in memory: see [`SharedBytes`] before keeping many.
     pub data: SharedBytes,
+    /// The offset to go on from: behind the last batch, or the one asked for if there is none.
+    pub next_offset: i64,
     /// Transactions aborted in the range: producer id and first offset.
     pub aborted: Vec<(i64, i64)>,
     /// The high watermark at that moment.
