@@ -119,7 +119,13 @@ impl Bench {
         (only.is_empty() || only.iter().any(|wanted| wanted == system)) && (self.ring || system != "raw-uring")
     }
 
-    fn wants_case(&self, case: &str) -> bool {
+    /// A folder for what the turns of several systems share.
+    pub(crate) fn folder(&self, need_bytes: u64) -> Result<Folder, Failure> {
+        self.place.folder(need_bytes)
+    }
+
+    /// Whether a case was asked for: for what is made ready in front of it.
+    pub(crate) fn wants_case(&self, case: &str) -> bool {
         self.options.case.as_ref().is_none_or(|wanted| case.contains(wanted.as_str()))
     }
 }

@@ -1,8 +1,10 @@
 //! Producers in a closed loop: each sends the next batch when the last one was answered.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,9 +12,9 @@ use crate::Failure;
 use crate::batches::BatchSource;
 use crate::cpu;
 use crate::report::{Measured, Metric};
-use crate::systems::System;
+use crate::systems::{Answering, System};
 
-/// A quarter of a run goes before the part that counts.
+/// A quarter of a run goes before the part that counts, where nothing else is asked for.
 const WARM_SHARE: u32 = 4;
 
 /// How much is sent.
@@ -20,10 +22,19 @@ const WARM_SHARE: u32 = 4;
 pub(crate) struct Load {
     /// Size of a batch.
     pub(crate) size_bytes: usize,
-    /// How long answers count, if the budget lasts.
+    /// How long answers do not count yet.
+    pub(crate) warm: Duration,
+    /// How long they count after that, if the budget lasts.
     pub(crate) span: Duration,
     /// A run ends early when this much was sent: it is what was prepared.
     pub(crate) budget_bytes: u64,
+}
+
+impl Load {
+    /// Answers count for `span`, after a quarter of that.
+    pub(crate) fn new(size_bytes: usize, span: Duration, budget_bytes: u64) -> Self {
+        Self { size_bytes, warm: span / WARM_SHARE, span, budget_bytes }
+    }
 }
 
 /// An answer: when it came, counted from the start, and how long it took.
@@ -36,7 +47,7 @@ pub(crate) struct Answer {
 /// What all clients together saw.
 pub(crate) struct Answers {
     answers: Vec<Answer>,
-    span: Duration,
+    load: Load,
     /// When the first client found the budget used up.
     ended: Option<Duration>,
     cpu_ns: u64,
@@ -76,6 +87,91 @@ pub(crate) fn tickets(system: &dyn System, load: Load, tickets: usize) -> Result
     Ok(run.done(answers, cpu::used_ns() - before))
 }
 
+/// One thread that keeps one append on the way in each of `logs` logs and sleeps until one of them is answered.
+pub(crate) fn futures(system: &dyn System, load: Load, logs: usize) -> Result<Answers, Failure> {
+    let run = Run::new(load, 1);
+    let before = cpu::used_ns();
+    let sources = (0..logs).map(|log| BatchSource::new(log as i64, load.size_bytes));
+    let mut sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let mut pending: Vec<Option<(Instant, Answering<'_>)>> = (0..logs).map(|_| None).collect();
+    let woken = Arc::new(Woken::default());
+    let wakers: Vec<_> = (0..logs).map(|log| Waker::from(woken.of(log))).collect();
+    let mut answers = Vec::with_capacity(1 << 16);
+    let mut open = 0;
+    let started = Instant::now();
+    let mut turn: Vec<usize> = (0..logs).collect();
+    loop {
+        for log in turn.drain(..) {
+            loop {
+                if pending[log].is_none() && run.goes_on(started) {
+                    pending[log] = Some((Instant::now(), system.submit_future(log, sources[log].next())?));
+                    open += 1;
+                }
+                let Some((sent, answering)) = &mut pending[log] else { break };
+                match answering.as_mut().poll(&mut Context::from_waker(&wakers[log])) {
+                    Poll::Pending => break,
+                    Poll::Ready(answer) => answer?,
+                }
+                answers.push(Answer { at: started.elapsed(), wait: sent.elapsed() });
+                pending[log] = None;
+                open -= 1;
+            }
+        }
+        if open == 0 {
+            return Ok(run.done(answers, cpu::used_ns() - before));
+        }
+        woken.wait(&mut turn);
+    }
+}
+
+/// Which logs have an answer, for the thread that waits.
+#[derive(Default)]
+struct Woken {
+    logs: Mutex<Vec<usize>>,
+    bell: Condvar,
+}
+
+struct WakeOne {
+    woken: Arc<Woken>,
+    log: usize,
+}
+
+impl Woken {
+    fn of(self: &Arc<Self>, log: usize) -> Arc<WakeOne> {
+        Arc::new(WakeOne { woken: self.clone(), log })
+    }
+
+    fn wait(&self, turn: &mut Vec<usize>) {
+        let mut logs = self.logs.lock();
+        while logs.is_empty() {
+            self.bell.wait(&mut logs);
+        }
+        turn.append(&mut logs);
+    }
+}
+
+impl Wake for WakeOne {
+    fn wake(self: Arc<Self>) {
+        self.woken.logs.lock().push(self.log);
+        self.woken.bell.notify_one();
+    }
+}
+
+/// One thread over a raw ring: `drive` sends while it may and reports each answer itself.
+pub(crate) fn driven(
+    load: Load,
+    drive: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(Instant)) -> Result<(), Failure>,
+) -> Result<Answers, Failure> {
+    let run = Run::new(load, 1);
+    let before = cpu::used_ns();
+    let mut answers = Vec::with_capacity(1 << 16);
+    let started = Instant::now();
+    drive(&|| run.goes_on(started), &mut |sent| {
+        answers.push(Answer { at: started.elapsed(), wait: sent.elapsed() });
+    })?;
+    Ok(run.done(answers, cpu::used_ns() - before))
+}
+
 struct Run {
     load: Load,
     whole: Duration,
@@ -86,7 +182,7 @@ struct Run {
 
 impl Run {
     fn new(load: Load, threads: usize) -> Self {
-        let whole = load.span + load.span / WARM_SHARE;
+        let whole = load.warm + load.span;
         let left = AtomicU64::new(load.budget_bytes / load.size_bytes as u64);
         Self { load, whole, left, ended_ns: AtomicU64::new(u64::MAX), barrier: Barrier::new(threads) }
     }
@@ -119,7 +215,7 @@ impl Run {
     fn done(&self, mut answers: Vec<Answer>, cpu_ns: u64) -> Answers {
         answers.sort_unstable_by_key(|answer| answer.at);
         let ended = Duration::from_nanos(self.ended_ns.load(Ordering::Relaxed));
-        Answers { answers, span: self.load.span, ended: (ended < self.whole).then_some(ended), cpu_ns }
+        Answers { answers, load: self.load, ended: (ended < self.whole).then_some(ended), cpu_ns }
     }
 }
 
@@ -145,9 +241,10 @@ impl Answers {
     /// Without the warm-up: a share of the time, or of the answers where the budget ended the run.
     fn counted(&self) -> (Duration, Duration) {
         match self.ended {
-            None => (self.span / WARM_SHARE, self.span / WARM_SHARE + self.span),
+            None => (self.load.warm, self.load.warm + self.load.span),
             Some(ended) => {
-                let first = self.answers.get(self.answers.len() / (WARM_SHARE as usize + 1));
+                let share = self.load.warm.as_secs_f64() / (self.load.warm + self.load.span).as_secs_f64();
+                let first = self.answers.get((self.answers.len() as f64 * share) as usize);
                 (first.map_or(Duration::ZERO, |answer| answer.at), ended)
             }
         }
@@ -176,7 +273,8 @@ mod tests {
     fn the_warm_up_does_not_count() {
         let answer = |ms| Answer { at: Duration::from_millis(ms), wait: Duration::from_millis(1) };
         let answers: Vec<_> = (0..500).map(answer).collect();
-        let of = |ended| Answers { answers: answers.clone(), span: Duration::from_millis(400), ended, cpu_ns: 0 };
+        let load = Load::new(1, Duration::from_millis(400), 0);
+        let of = |ended| Answers { answers: answers.clone(), load, ended, cpu_ns: 0 };
         // One answer a millisecond, whether time or budget ended it.
         for ended in [None, Some(Duration::from_millis(450))] {
             let (metric, rate) = of(ended).measured().unwrap()[0];

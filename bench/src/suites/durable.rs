@@ -50,7 +50,7 @@ fn measure(
         0..=4096 => turn.options.amount(512 << 20, 128 << 20),
         _ => turn.options.amount(2 << 30, 768 << 20),
     };
-    let load = Load { size_bytes, span: turn.options.span(), budget_bytes };
+    let load = Load::new(size_bytes, turn.options.span(), budget_bytes);
     let folder = turn.folder(2 * budget_bytes)?;
     let system = crate::systems::open(name, &folder, &Plan { bytes: budget_bytes, writers, ..Plan::default() })?;
     folder.settle()?;

@@ -1,9 +1,13 @@
 //! The suites. A new one is a file here and a line in [`SUITES`].
 
 mod bulk;
+mod busy;
 mod durable;
+mod many_logs;
 mod memory;
+mod read;
 mod small;
+mod sustained;
 
 use std::process::Command;
 
@@ -24,13 +28,22 @@ pub(crate) struct Suite {
 }
 
 /// All of them, in the order in which `all` runs them.
-pub(crate) const SUITES: &[Suite] = &[durable::SUITE, small::SUITE, bulk::SUITE, memory::SUITE];
+pub(crate) const SUITES: &[Suite] = &[
+    durable::SUITE,
+    small::SUITE,
+    bulk::SUITE,
+    many_logs::SUITE,
+    busy::SUITE,
+    read::SUITE,
+    sustained::SUITE,
+    memory::SUITE,
+];
 
 /// A part of a suite that needs a process of its own: what it prints, its suite reads.
 type Child = fn(&Options) -> Result<(), Failure>;
 
 /// Those parts by name.
-const CHILDREN: &[(&str, Child)] = &[(memory::CHILD, memory::child)];
+const CHILDREN: &[(&str, Child)] = &[(busy::CHILD, busy::child), (memory::CHILD, memory::child)];
 
 /// Runs the part called `task`.
 pub(crate) fn run_child(task: &str, options: &Options) -> Result<(), Failure> {

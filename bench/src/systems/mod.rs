@@ -4,8 +4,10 @@ mod engine;
 mod fjall;
 mod okaywal;
 mod raft_engine;
-mod raw;
+pub(crate) mod raw;
 mod raw_bulk;
+
+use std::pin::Pin;
 
 use crate::Failure;
 use crate::batches::BatchSource;
@@ -32,16 +34,23 @@ pub(crate) struct Plan {
     pub(crate) writers: usize,
     /// So many logs take turns: writer `n` writes to log `n % logs`.
     pub(crate) logs: usize,
+    /// Size of a segment, where it is not the usual one.
+    pub(crate) segment_bytes: Option<u64>,
+    /// How much is kept of what was written.
+    pub(crate) retention_bytes: Option<u64>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { bytes: 0, writers: 1, logs: 1 }
+        Self { bytes: 0, writers: 1, logs: 1, segment_bytes: None, retention_bytes: None }
     }
 }
 
 /// An append on the way: to be called to wait for its answer.
 pub(crate) type Pending<'a> = Box<dyn FnOnce() -> Result<(), Failure> + 'a>;
+
+/// The same for a thread that does not wait.
+pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
 /// Something that stores batches.
 pub(crate) trait System: Sync {
@@ -51,6 +60,11 @@ pub(crate) trait System: Sync {
     /// Begins to store one batch; waiting for what it answers is as [`System::append`].
     fn submit<'a>(&'a self, _writer: usize, _batch: &[u8]) -> Result<Pending<'a>, Failure> {
         Err("has no tickets".into())
+    }
+
+    /// The same for a thread that does not wait.
+    fn submit_future<'a>(&'a self, _writer: usize, _batch: &[u8]) -> Result<Answering<'a>, Failure> {
+        Err("has no futures".into())
     }
 
     /// Stores one batch without asking how durable it is.
@@ -65,6 +79,11 @@ pub(crate) trait System: Sync {
             self.accept(0, source.next())?;
         }
         self.sync()
+    }
+
+    /// What may be removed by the plan's retention is.
+    fn retain(&self) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// Ends it in its own orderly way.

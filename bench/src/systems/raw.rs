@@ -21,8 +21,11 @@ use super::{Pending, Plan, System};
 use crate::Failure;
 use crate::batches::BatchSource;
 
-/// Room of a group in memory; grows when one is larger.
-const GROUP_BYTES: usize = 1 << 20;
+/// Room of a group in memory at first; grows when one is larger.
+const GROUP_BYTES: usize = 128 << 10;
+
+/// What was accepted without a sync goes out when it is this much.
+const ACCEPTED_BYTES: usize = 512 << 10;
 
 /// So many pieces are on the way at once through the ring.
 const DEPTH: usize = 8;
@@ -44,11 +47,13 @@ enum Target {
     Calls(File, Way),
 }
 
-pub(super) struct Raw {
+pub(crate) struct Raw {
     target: Target,
     state: Mutex<State>,
     doors: [Condvar; 2],
     file_bytes: u64,
+    /// Whether writing goes on at the front when the file is full.
+    wraps: bool,
 }
 
 #[derive(Default)]
@@ -75,15 +80,29 @@ struct Group {
 
 impl Raw {
     pub(super) fn open(dir: &Path, way: Way, plan: &Plan) -> Result<Self, Failure> {
-        let file_bytes = plan.bytes.next_multiple_of(1 << 20) + (16 << 20);
-        let file = prepared_file(&dir.join("raw.log"), file_bytes)?;
+        Self::open_named(&dir.join("raw.log"), way, plan)
+    }
+
+    /// One of several in a folder.
+    pub(crate) fn open_named(path: &Path, way: Way, plan: &Plan) -> Result<Self, Failure> {
+        // Where only so much is kept, the file is written round and round.
+        let file_bytes = plan.retention_bytes.unwrap_or(plan.bytes).next_multiple_of(1 << 20);
+        // The last group may be a large one.
+        let file_bytes = file_bytes + file_bytes.clamp(1 << 20, 16 << 20);
+        let file = prepared_file(path, file_bytes)?;
         let target = match way {
             Way::Ring => Target::Ring(Box::new(Mutex::new(RawRing::new(vec![file], DEPTH, PIECE_BYTES)?))),
             way => Target::Calls(file, way),
         };
         let buffer = || AlignedBuffer::new(GROUP_BYTES);
         let state = State { staged: buffer(), spare: buffer(), forming: 1, ..State::default() };
-        Ok(Self { target, state: Mutex::new(state), doors: Default::default(), file_bytes })
+        Ok(Self {
+            target,
+            state: Mutex::new(state),
+            doors: Default::default(),
+            file_bytes,
+            wraps: plan.retention_bytes.is_some(),
+        })
     }
 
     /// Puts a batch into the forming group; answers the group's number.
@@ -115,9 +134,13 @@ impl Raw {
                 self.doors[(number % 2) as usize].wait(&mut state);
                 continue;
             }
-            let group = state.take_group();
+            let mut group = state.take_group();
             if group.start + group.padded as u64 > self.file_bytes {
-                return Err("more was written than was planned".into());
+                if !self.wraps {
+                    return Err("more was written than was planned".into());
+                }
+                state.start -= group.start;
+                group.start = 0;
             }
             let written = MutexGuard::unlocked(&mut state, || self.target.write_durably(&group));
             state.busy = false;
@@ -182,7 +205,7 @@ impl System for Raw {
 
     fn accept(&self, _writer: usize, batch: &[u8]) -> Result<(), Failure> {
         let (state, number) = self.stage(batch)?;
-        if state.length < GROUP_BYTES / 2 {
+        if state.length < ACCEPTED_BYTES {
             return Ok(());
         }
         self.commit(state, number)
@@ -196,8 +219,10 @@ impl System for Raw {
 
     fn bulk(&self, source: &mut BatchSource, count: u64) -> Result<(), Failure> {
         match &self.target {
-            Target::Ring(ring) => raw_bulk::write(&mut RingSink::new(&mut ring.lock(), DEPTH), source, count),
-            Target::Calls(file, _) => raw_bulk::write(&mut CallSink::new(file), source, count),
+            Target::Ring(ring) => {
+                raw_bulk::write(&mut RingSink::new(&mut ring.lock(), DEPTH), source, count, self.file_bytes)
+            }
+            Target::Calls(file, _) => raw_bulk::write(&mut CallSink::new(file), source, count, self.file_bytes),
         }
     }
 

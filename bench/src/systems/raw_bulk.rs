@@ -25,8 +25,17 @@ pub(super) trait Sink {
     fn sync(&mut self) -> Result<(), Failure>;
 }
 
-/// `count` batches from the front of the file, checked and stamped, and one sync.
-pub(super) fn write(sink: &mut impl Sink, source: &mut BatchSource, count: u64) -> Result<(), Failure> {
+/// `count` batches from the front of the file, checked and stamped, round and round within `file_bytes`, and one sync.
+pub(super) fn write(
+    sink: &mut impl Sink,
+    source: &mut BatchSource,
+    count: u64,
+    file_bytes: u64,
+) -> Result<(), Failure> {
+    let after = |position: u64| match position + PIECE_BYTES as u64 {
+        next if next + PIECE_BYTES as u64 <= file_bytes => next,
+        _ => 0,
+    };
     let (mut at, mut position, mut next_offset) = (0, 0, 0_i64);
     for _ in 0..count {
         let batch = source.next();
@@ -44,7 +53,7 @@ pub(super) fn write(sink: &mut impl Sink, source: &mut BatchSource, count: u64) 
                 (part, at) = (&part[fits..], at + fits);
                 if at == PIECE_BYTES {
                     sink.send(position, PIECE_BYTES)?;
-                    (position, at) = (position + PIECE_BYTES as u64, 0);
+                    (position, at) = (after(position), 0);
                 }
             }
         }
