@@ -6,6 +6,7 @@ use crate::Failure;
 use crate::conditions::Conditions;
 use crate::options::Options;
 use crate::place::{Folder, Place};
+use crate::plots;
 use crate::report::{Figure, Measured, Metric, Report, Role};
 use crate::suites::Suite;
 use crate::systems;
@@ -101,8 +102,10 @@ impl Bench {
 
     pub(crate) fn finish(self) -> Result<(), Failure> {
         self.bar.finish_and_clear();
-        let _ = &self.conditions;
-        Ok(())
+        match &self.options.plots {
+            Some(folder) => plots::draw(folder, &self.report.figures, &self.conditions.to_string()),
+            None => Ok(()),
+        }
     }
 
     fn figures(&self, case: &str, system: &'static str, runs: &[Measured]) -> Vec<Figure> {

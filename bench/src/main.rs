@@ -11,6 +11,7 @@ mod conditions;
 mod cpu;
 mod options;
 mod place;
+mod plots;
 mod report;
 mod suites;
 mod systems;

@@ -188,7 +188,7 @@ fn best_of<'a>(figures: impl Iterator<Item = &'a Figure>, metric: Metric) -> Opt
 }
 
 /// Few digits, as many as mean something.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

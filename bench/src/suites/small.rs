@@ -37,6 +37,7 @@ fn run(bench: &mut Bench) -> Result<(), Failure> {
     let count: u64 = bench.options.amount(1_000_000, 300_000);
     for (record_bytes, kafka_ns) in KAFKA_NS {
         let case = format!("bytes={record_bytes} records=1");
+        bench.quote(&case, KAFKA, Metric::NsPerOp, kafka_ns);
         bench.compare_some(
             &case,
             |system| system != KAFKA,
@@ -58,7 +59,6 @@ fn run(bench: &mut Bench) -> Result<(), Failure> {
                 Ok(vec![(Metric::NsPerOp, took.as_nanos() as f64 / (count - count / 10) as f64)])
             },
         )?;
-        bench.quote(&case, KAFKA, Metric::NsPerOp, kafka_ns);
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ mod okaywal;
 mod raft_engine;
 pub(crate) mod raw;
 mod raw_bulk;
+#[cfg(feature = "redb")]
+mod redb;
 
 use std::pin::Pin;
 
@@ -23,6 +25,8 @@ pub(crate) const APPENDING: &[&str] = &[
     "raft-engine-prefilled",
     "okaywal",
     "fjall",
+    #[cfg(feature = "redb")]
+    "redb",
 ];
 
 /// What a run will do, so that space is ready before it begins.
@@ -103,6 +107,8 @@ pub(crate) fn open(name: &str, folder: &Folder, plan: &Plan) -> Result<Box<dyn S
         "raft-engine-prefilled" => Box::new(raft_engine::RaftEngine::open(dir, plan, true)?),
         "okaywal" => Box::new(okaywal::OkayWal::open(dir)?),
         "fjall" => Box::new(fjall::Fjall::open(dir, plan)?),
+        #[cfg(feature = "redb")]
+        "redb" => Box::new(redb::Redb::open(dir, plan)?),
         _ => return Err(format!("no system is called {name:?}").into()),
     })
 }
