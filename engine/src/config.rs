@@ -157,6 +157,8 @@ settings! {
     producer_id_expiration_ms: i64 = DAY_MS, integer(1, MAX_INT);
     /// Whether the first batch of a transaction needs a guard.
     transaction_partition_verification_enable: bool = true, boolean;
+    /// How long a transaction may be open; a later one is reported, never ended.
+    transaction_max_timeout_ms: i64 = 15 * 60 * 1000, integer(1, MAX_INT);
     /// How long recovery after a crash may take; decides how often snapshots are written.
     recovery_budget_ms: i64 = 200, integer(1, i64::MAX);
 }

@@ -27,8 +27,8 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{Damage, Error, Result};
 pub use follow::Follower;
 pub use log::{
-    Ack, Append, Appended, Committed, CommittedFilter, Fetched, Isolation, Lag, Log, LogState, OpenOptions, OpenReport,
-    Outcome, Read, SegmentState, SnapshotState, Ticket,
+    Ack, Append, Appended, Committed, CommittedFilter, Explanation, Fetched, Hold, Isolation, LATE_ALLOWANCE_MS, Lag,
+    Log, LogState, OpenOptions, OpenReport, OpenTransaction, Outcome, Read, SegmentState, SnapshotState, Ticket,
 };
 pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
 pub use oncelog_snapshot::{Origin, ProducerEntry, Refusal};

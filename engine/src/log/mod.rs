@@ -8,6 +8,7 @@ mod committed;
 mod cursors;
 mod describe;
 mod fetch;
+mod hanging;
 mod read;
 mod retain;
 mod roll;
@@ -41,6 +42,7 @@ use cursors::Cursors;
 use state::State;
 
 pub use committed::{Committed, CommittedFilter};
+pub use hanging::{Explanation, Hold, LATE_ALLOWANCE_MS, OpenTransaction};
 pub use lag::Lag;
 pub use ticket::Ticket;
 pub use types::{
@@ -53,6 +55,7 @@ pub use types::{
 pub(crate) struct Metrics {
     duplicates: AtomicU64,
     space_waits: AtomicU64,
+    late: hanging::Late,
     read_bytes: [AtomicU64; 2],
 }
 
@@ -319,6 +322,29 @@ impl Log {
     #[must_use]
     pub fn producer(&self, producer_id: i64) -> Option<ProducerEntry> {
         self.shared.state.lock().producers.get(producer_id)
+    }
+
+    /// The transactions that have no marker, by first offset.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn open_transactions(&self) -> Result<Vec<OpenTransaction>> {
+        self.shared.open_transactions()
+    }
+
+    /// Where the last stable offset stands, which transaction holds it there, and what would release it.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn explain(&self) -> Result<Explanation> {
+        self.shared.explain()
+    }
+
+    /// Transactions that are open longer than `transaction_max_timeout_ms` and five minutes, counted from their producer's
+    /// newest append: how many there are now, and how many there were since the log was opened. [`Log::drive`] looks for them.
+    #[must_use]
+    pub fn late_transactions(&self) -> (u64, u64) {
+        self.shared.metrics.late.counts()
     }
 
     /// Moves the log start to `before` (-1: the high watermark). Survives the loss of power when it returns.

@@ -33,6 +33,7 @@ impl Shared {
             self.commit_all(if lag { Ack::Durable } else { Ack::Written })?;
         }
         self.tail.expire(self.clock.monotonic_ns());
+        self.watch_transactions();
         self.prepare_ahead()?;
         self.upkeep()
     }

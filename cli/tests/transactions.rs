@@ -1,0 +1,105 @@
+//! A transaction that nobody ends is seen, explained, found and ended by hand.
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const BEGAN_MS: i64 = 1_000_000;
+
+fn oncelog(arguments: &[&str], dir: &Path) -> (i32, Value) {
+    let (command, rest) = arguments.split_first().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_oncelog")).arg(command).arg(dir).args(rest).arg("--json").output().unwrap();
+    let code = output.status.code().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code == 2 || errors.is_empty(), "{errors}");
+    (code, serde_json::from_slice(&output.stdout).unwrap_or(Value::String(errors)))
+}
+
+/// Producer 7 has a transaction open from offset 1 on, in epoch 3; producer 8 committed one behind its start.
+fn write(root: &Path, end: &str) {
+    let txn = |id: i64, epoch: i64| {
+        json!({"op": "append", "as": "client", "batches": [{"producer_id": id, "producer_epoch": epoch, "base_sequence": 0,
+               "transactional": true, "records": [{"value": "v"}]}]})
+    };
+    let commit = json!({"op": "append", "as": "coordinator", "batches": [{"control": "commit", "producer_id": 8, "producer_epoch": 0}]});
+    let config = json!({"transaction_partition_verification_enable": false, "high_watermark_follows_end": true});
+    let script = [
+        json!({"op": "clock", "ms": BEGAN_MS}),
+        json!({"op": "open", "dir": "t-0", "config": config}),
+        json!({"op": "append", "as": "client", "batches": [{"records": [{"value": "plain"}]}]}),
+        txn(7, 3),
+        txn(8, 0),
+        commit,
+        json!({"op": end}),
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_oncelog"))
+        .args(["play", "--device", "blocking", "--root"])
+        .arg(root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text: String = script.iter().map(|operation| format!("{operation}\n")).collect();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().all(|line| line.starts_with(r#"{"ok""#)), "{text}");
+}
+
+#[test]
+fn from_seen_to_ended_by_hand() {
+    for end in ["close", "kill"] {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), end);
+        let dir = root.path().join("t-0");
+        let now = |later_ms: i64| (BEGAN_MS + later_ms).to_string();
+
+        let (code, listed) = oncelog(&["transactions", "--now", &now(5_000)], &dir);
+        assert_eq!(code, 0);
+        let open = listed["transactions"].as_array().unwrap();
+        assert_eq!(open.len(), 1, "{listed}");
+        let shown = ["producer_id", "producer_epoch", "first_offset", "age_ms", "idle_ms"].map(|name| &open[0][name]);
+        assert_eq!(shown, [&json!(7), &json!(3), &json!(1), &json!(5_000), &json!(5_000)]);
+        // Two batches of one record with one byte, and a marker.
+        assert_eq!(open[0]["bytes_held_back"], 2 * 69 + 78);
+
+        let (code, why) = oncelog(&["explain", "--now", &now(5_000)], &dir);
+        assert_eq!((code, &why["held_by"]["producer_id"]), (0, &json!(7)));
+        assert_eq!((&why["last_stable_offset"], &why["high_watermark"]), (&json!(1), &json!(4)));
+        assert_eq!(why["transaction"]["age_ms"], 5_000);
+        assert!(why["released_by"].as_str().unwrap().contains("producer 7"), "{why}");
+
+        let limit = ["--max-transaction-timeout-ms", "60000"];
+        let find = |later_ms| oncelog(&["find-hanging", limit[0], limit[1], "--now", &now(later_ms)], &dir);
+        assert_eq!(find(60_000), (0, json!({"hanging": []})));
+        let (code, found) = find(60_001);
+        assert_eq!((code, &found["hanging"][0]["producer_id"]), (1, &json!(7)));
+
+        let (code, text) = oncelog(&["abort", "--producer-id", "8"], &dir);
+        assert_eq!(code, 2, "{text}");
+        let (code, done) = oncelog(&["abort", "--producer-id", "7"], &dir);
+        assert_eq!(code, 0, "{done}");
+        assert_eq!((&done["first_offset"], &done["marker_offset"]), (&json!(1), &json!(4)));
+        assert_eq!((&done["producer_epoch"], &done["last_stable_offset"]), (&json!(3), &json!(5)));
+
+        let (code, why) = oncelog(&["explain"], &dir);
+        assert_eq!((code, &why["held_by"], &why["last_stable_offset"]), (0, &Value::Null, &json!(5)));
+        let read = Command::new(env!("CARGO_BIN_EXE_oncelog")).arg("read").arg(&dir).arg("--values").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&read.stdout), "plain\nv\n", "only what was committed");
+    }
+}
+
+/// Kafka's own directory with a transaction left open: found without a broker.
+#[test]
+fn a_transaction_that_kafka_left_open_is_found() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/kafka/golden");
+    let partition = golden.join("txn-mixed/txn-mixed-0");
+    let (code, found) = oncelog(&["find-hanging"], &partition);
+    assert_eq!(code, 1);
+    assert_eq!(found["hanging"].as_array().unwrap().len(), 1);
+    assert_eq!(found["hanging"][0]["first_offset"], 1395);
+    let (code, why) = oncelog(&["explain"], &partition);
+    assert_eq!((code, &why["last_stable_offset"]), (0, &json!(1395)));
+}
