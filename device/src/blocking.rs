@@ -100,7 +100,7 @@ impl Device for BlockingDevice {
 
 impl DeviceFile for HostFile {
     fn path(&self) -> PathBuf {
-        self.path().to_path_buf()
+        HostFile::path(self)
     }
 
     fn length(&self) -> Result<u64> {
@@ -126,6 +126,14 @@ impl DeviceFile for HostFile {
 
     fn prepare(&self, from: u64, to: u64) -> Result<()> {
         self.prepare(from, to)
+    }
+
+    fn is_linked_elsewhere(&self) -> Result<bool> {
+        self.is_linked_elsewhere()
+    }
+
+    fn renamed(&self, to: &Path) {
+        self.renamed(to);
     }
 
     fn set_length(&self, length: u64) -> Result<()> {

@@ -171,6 +171,12 @@ pub trait DeviceFile: Send + std::marker::Sync {
     /// Out of space is [`DeviceError::is_full`], leaves the file at its old length, and is no failure of the device.
     fn prepare(&self, from: u64, to: u64) -> Result<()>;
 
+    /// Whether another name leads to the same file: then its bytes are not ours alone to change.
+    fn is_linked_elsewhere(&self) -> Result<bool>;
+
+    /// The file was renamed: from now on [`DeviceFile::path`] and errors tell this name.
+    fn renamed(&self, to: &Path);
+
     /// Sets the length: cuts the file, or extends it with a hole. Survives the loss of power after [`DeviceFile::sync`].
     fn set_length(&self, length: u64) -> Result<()>;
 }

@@ -10,6 +10,7 @@
 use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
+use parking_lot::RwLock;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 use std::io::{IoSlice, IoSliceMut};
@@ -42,7 +43,7 @@ impl Remarks {
 }
 
 pub(crate) struct HostFile {
-    path: PathBuf,
+    path: RwLock<PathBuf>,
     writable: bool,
     buffered: OwnedFd,
     direct: Option<OwnedFd>,
@@ -70,7 +71,7 @@ impl HostFile {
             }
         };
         Ok(Self {
-            path: path.to_path_buf(),
+            path: RwLock::new(path.to_path_buf()),
             writable,
             buffered,
             direct,
@@ -80,8 +81,17 @@ impl HostFile {
         })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.read().clone()
+    }
+
+    pub(crate) fn renamed(&self, to: &Path) {
+        *self.path.write() = to.to_path_buf();
+    }
+
+    pub(crate) fn is_linked_elsewhere(&self) -> Result<bool> {
+        let stat = rustix::fs::fstat(&self.buffered).map_err(|errno| self.failed("is_linked_elsewhere", errno))?;
+        Ok(stat.st_nlink > 1)
     }
 
     /// The descriptor for direct transfers, `None` where direct I/O is not to be had.
@@ -157,7 +167,7 @@ impl HostFile {
                 Err(Stopped::Errno(Errno::INVAL)) if direct.is_some() => {
                     self.direct_refused.store(true, Ordering::Relaxed);
                     self.dsync_refused.store(false, Ordering::Relaxed);
-                    self.remarks.note_buffered(&self.path, "EINVAL from an aligned write");
+                    self.remarks.note_buffered(&self.path(), "EINVAL from an aligned write");
                 }
                 Err(Stopped::Errno(errno)) => return Err(self.failed("write", errno)),
                 Err(Stopped::Short(done)) => return Err(self.short(done, bytes.len())),
@@ -206,23 +216,23 @@ impl HostFile {
     }
 
     pub(crate) fn failed(&self, op: &'static str, errno: Errno) -> DeviceError {
-        DeviceError::io(op, &self.path, errno)
+        DeviceError::io(op, &self.path(), errno)
     }
 
     pub(crate) fn short(&self, done: usize, length: usize) -> DeviceError {
-        DeviceError::new(DeviceErrorKind::ShortWrite, "write", &self.path)
+        DeviceError::new(DeviceErrorKind::ShortWrite, "write", &self.path())
             .with_detail(format!("{done} of {length} bytes"))
     }
 
     fn invalid(&self, op: &'static str, detail: String) -> DeviceError {
-        DeviceError::new(DeviceErrorKind::InvalidRange, op, &self.path).with_detail(detail)
+        DeviceError::new(DeviceErrorKind::InvalidRange, op, &self.path()).with_detail(detail)
     }
 
     fn check_writable(&self, op: &'static str) -> Result<()> {
         if self.writable {
             return Ok(());
         }
-        Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path).with_detail("opened for reads"))
+        Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path()).with_detail("opened for reads"))
     }
 
     fn check_aligned(&self, op: &'static str, one: u64, other: u64) -> Result<()> {

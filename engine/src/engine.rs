@@ -4,7 +4,6 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,19 +12,25 @@ use oncelog_formats::file_name::parse_log_dir_name;
 
 use crate::atomic::AtomicBatch;
 use crate::atomic::ledger::{DECISIONS_LOG, Ledger};
+use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, NO_BROKER_EPOCH};
 use crate::error::{Error, Result};
 use crate::log::open::Context;
-use crate::log::{Kick, Log, OpenOptions, Shared};
+use crate::log::{Log, OpenOptions, Shared};
+use crate::spares::Spares;
 use crate::tail::Budget;
 
-/// How long the driver thread sleeps when nobody rings.
+/// How long the driver thread sleeps between two rounds over all logs.
 const DRIVER_PAUSE: Duration = Duration::from_millis(20);
+/// How often the preparer looks at the stock when nobody asks.
+const PREPARER_PAUSE: Duration = Duration::from_millis(200);
 /// How often the driver writes the checkpoint files.
 const CHECKPOINT_PAUSE_NS: u64 = 5_000_000_000;
 
 /// Default of [`EngineOptions::tail_bytes`].
 const TAIL_BYTES: usize = 32 << 20;
+/// Default of [`EngineOptions::spare_bytes`].
+const SPARE_BYTES: u64 = 4 << 30;
 /// Most that idle buffers may hold.
 const IDLE_BUFFER_BYTES: usize = 32 << 20;
 
@@ -38,16 +43,26 @@ pub struct EngineOptions {
     pub device_kind: DeviceKind,
     /// A clock of the caller's; else the system's.
     pub clock: Option<Arc<dyn Clock>>,
-    /// Whether a thread does the background work; without it the caller drives each log.
+    /// Whether threads do the background work; without them the caller drives each log.
     pub driver: bool,
     /// Memory that all logs together may hold of what was just written, for those who read it next (bytes). 0: none is
     /// held, and every read goes to the files.
     pub tail_bytes: usize,
+    /// Most that segments freed by retention and other spares in stock may take on the disk, bytes. A spare that a busy log
+    /// has fetched already does not count, and a full disk takes the stock back.
+    pub spare_bytes: u64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: None, device_kind: DeviceKind::Auto, clock: None, driver: true, tail_bytes: TAIL_BYTES }
+        Self {
+            device: None,
+            device_kind: DeviceKind::Auto,
+            clock: None,
+            driver: true,
+            tail_bytes: TAIL_BYTES,
+            spare_bytes: SPARE_BYTES,
+        }
     }
 }
 
@@ -59,7 +74,7 @@ pub struct Engine {
     context: Context,
     logs: Arc<Mutex<BTreeMap<String, Log>>>,
     ledger: Arc<Ledger>,
-    driver: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     _lock: DeviceLock,
 }
 
@@ -90,27 +105,25 @@ impl Engine {
         let lock = device.lock(&dir.join(".lock"))?;
         let checkpoints = DirectoryCheckpoints::new(&dir);
         let clean = checkpoints.remove_clean_mark(&*device)?;
-        let kick = options.driver.then(|| Arc::new(Kick::default()));
+        let background = options.driver.then(|| Arc::new(Background::default()));
         let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let context = Context {
-            device,
-            clock,
-            checkpoints: Arc::new(checkpoints),
-            driver: kick.clone(),
+            spares: Arc::new(Spares::open(device.clone(), &dir, options.spare_bytes)?),
             buffers: Arc::new(BufferPool::new(IDLE_BUFFER_BYTES)),
             tails: Budget::new(options.tail_bytes),
+            checkpoints: Arc::new(checkpoints),
+            device,
+            clock,
+            background,
             clean,
         };
         let logs = Arc::new(Mutex::new(BTreeMap::new()));
-        let ledger = Arc::new(Ledger::new(kick.is_some()));
-        let mut engine = Self { dir, context, logs, ledger, driver: None, _lock: lock };
+        let ledger = Arc::new(Ledger::new(context.background.is_some()));
+        let mut engine = Self { dir, context, logs, ledger, threads: Vec::new(), _lock: lock };
         if engine.directories()?.contains(DECISIONS_LOG) {
             engine.open_decisions()?;
         }
-        if let Some(kick) = kick {
-            let driven = (engine.logs.clone(), engine.ledger.clone());
-            engine.driver = Some(spawn_driver(kick, driven, engine.context.clock.clone())?);
-        }
+        engine.threads = spawn_threads(&engine.context, &engine.logs, &engine.ledger)?;
         Ok(engine)
     }
 
@@ -129,7 +142,7 @@ impl Engine {
         let (topic, partition) = parse_log_dir_name(DECISIONS_LOG).expect("a log's name");
         let path = self.dir.join(DECISIONS_LOG);
         let shared = Shared::open(&self.context, &path, topic, partition, Ledger::options())?;
-        let log = Log { shared: Arc::new(shared) };
+        let log = shared.into_log();
         let there = self.directories()?;
         self.ledger.adopt(log.clone(), |name| there.contains(name));
         logs.insert(DECISIONS_LOG.to_owned(), log);
@@ -173,7 +186,7 @@ impl Engine {
             return Ok(log.clone());
         }
         let shared = Shared::open(&self.context, &self.dir.join(name), topic, partition, options)?;
-        let log = Log { shared: Arc::new(shared) };
+        let log = shared.into_log();
         self.ledger.finish(name, &log)?;
         logs.insert(name.to_string(), log.clone());
         Ok(log)
@@ -185,12 +198,31 @@ impl Engine {
         &self.context.device
     }
 
+    /// Makes `count` spare segments of `bytes` each ready and waits for them: for a start under full load, and for benchmarks.
+    /// Logs take them as they begin and roll; what retention frees is added to them.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`] where they do not fit; failures of the device.
+    pub fn prepare_spares(&self, count: usize, bytes: u64) -> Result<()> {
+        self.context.spares.ask(count, bytes);
+        match &self.context.background {
+            Some(background) => {
+                background.spaces.ask(std::sync::Weak::new());
+                self.context.spares.wait()
+            }
+            None => {
+                while self.context.spares.step()? {}
+                Ok(())
+            }
+        }
+    }
+
     /// Clean shutdown: every log closed, checkpoint files written, and only then the mark.
     ///
     /// # Errors
     /// The first failure; the mark is then missing and the next opening recovers.
     pub fn close(mut self) -> Result<()> {
-        self.stop_driver();
+        self.stop_threads();
         let logs = std::mem::take(&mut *self.logs.lock());
         let mut all_closed = true;
         // The decisions last: what they decide is finished in all other logs by then.
@@ -207,6 +239,7 @@ impl Engine {
             let (topic, partition) = (&log.shared.topic, log.shared.partition);
             self.context.checkpoints.update(&*self.context.device, topic, partition, &offsets)?;
         }
+        self.context.spares.clear()?;
         if all_closed && (self.context.clean || self.covers_directory(&logs)?) {
             self.context.checkpoints.write_clean_mark(&*self.context.device, NO_BROKER_EPOCH)?;
         }
@@ -221,16 +254,17 @@ impl Engine {
 
     /// Ends as the death of the process would: nothing more is written.
     pub fn kill(mut self) {
-        self.stop_driver();
+        self.stop_threads();
         for log in self.logs.lock().values() {
             log.kill();
         }
     }
 
-    fn stop_driver(&mut self) {
-        if let (Some(kick), Some(thread)) = (&self.context.driver, self.driver.take()) {
-            kick.stop.store(true, Ordering::Release);
-            kick.ring();
+    fn stop_threads(&mut self) {
+        if let Some(background) = &self.context.background {
+            background.stop();
+        }
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
         self.ledger.helpers.stop();
@@ -239,51 +273,79 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.stop_driver();
+        self.stop_threads();
         for log in self.logs.lock().values() {
             log.kill();
         }
     }
 }
 
-fn spawn_driver(
-    kick: Arc<Kick>,
-    (logs, ledger): (Arc<Mutex<BTreeMap<String, Log>>>, Arc<Ledger>),
-    clock: Arc<dyn Clock>,
-) -> Result<JoinHandle<()>> {
-    let body = move || {
-        let mut checkpointed_ns = clock.monotonic_ns();
-        while !kick.stop.load(Ordering::Acquire) {
-            {
-                let mut asked = kick.asked.lock();
-                if !*asked {
-                    kick.bell.wait_for(&mut asked, DRIVER_PAUSE);
+fn spawn_threads(
+    context: &Context,
+    logs: &Arc<Mutex<BTreeMap<String, Log>>>,
+    ledger: &Arc<Ledger>,
+) -> Result<Vec<JoinHandle<()>>> {
+    let Some(background) = &context.background else { return Ok(Vec::new()) };
+    let at = || background.clone();
+    let (committer, preparer, driver) = (at(), at(), at());
+    let (spares, clock) = (context.spares.clone(), context.clock.clone());
+    let (logs, ledger) = (logs.clone(), ledger.clone());
+    Ok(vec![
+        spawn("oncelog-committer", move || {
+            committer.serve(&committer.commits, None, |log| tell(log, log.commit_asked()), || {});
+        })?,
+        spawn("oncelog-preparer", move || {
+            let prepare = || while spares.step().inspect_err(say_no_spares).unwrap_or(false) {};
+            preparer.serve(
+                &preparer.spaces,
+                Some(PREPARER_PAUSE),
+                |log| {
+                    tell(log, log.prepare_ahead());
+                    prepare();
+                },
+                prepare,
+            );
+        })?,
+        spawn("oncelog-driver", move || {
+            let mut checkpointed_ns = clock.monotonic_ns();
+            let round = || {
+                let open: Vec<Log> = logs.lock().values().cloned().collect();
+                let now_ns = clock.monotonic_ns();
+                let checkpoint = now_ns.saturating_sub(checkpointed_ns) > CHECKPOINT_PAUSE_NS;
+                for log in &open {
+                    let done = if checkpoint { log.sync().map(|_| ()) } else { log.shared.tend() };
+                    tell(&log.shared, done);
                 }
-                *asked = false;
-            }
-            let open: Vec<Log> = logs.lock().values().cloned().collect();
-            let now_ns = clock.monotonic_ns();
-            let checkpoint = now_ns.saturating_sub(checkpointed_ns) > CHECKPOINT_PAUSE_NS;
-            for log in &open {
-                let done = if checkpoint { log.sync().map(|_| ()) } else { log.drive() };
-                if let Err(error) = done
+                if let Err(error) = ledger.drive()
                     && !matches!(error, Error::Closed | Error::Storage(_))
                 {
-                    tracing::warn!(%error, dir = %log.dir().display(), "background work failed, tried again later");
+                    tracing::warn!(%error, "decisions cannot be trimmed, tried again later");
                 }
-            }
-            if let Err(error) = ledger.drive()
-                && !matches!(error, Error::Closed | Error::Storage(_))
-            {
-                tracing::warn!(%error, "decisions cannot be trimmed, tried again later");
-            }
-            if checkpoint {
-                checkpointed_ns = now_ns;
-            }
-        }
-    };
+                if checkpoint {
+                    checkpointed_ns = now_ns;
+                }
+            };
+            driver.serve(&driver.driver, Some(DRIVER_PAUSE), |_| {}, round);
+        })?,
+    ])
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
-        .name("oncelog-driver".into())
+        .name(name.into())
         .spawn(body)
-        .map_err(|e| Error::InvalidRequest(format!("the driver thread cannot be started: {e}")))
+        .map_err(|e| Error::InvalidRequest(format!("the thread {name} cannot be started: {e}")))
+}
+
+/// A failure of background work: what latched the log is told to its callers, the rest is tried again.
+fn tell(log: &Shared, done: Result<()>) {
+    if let Err(error) = done
+        && !matches!(error, Error::Closed | Error::Storage(_))
+    {
+        tracing::warn!(%error, dir = %log.dir.display(), "background work failed, tried again later");
+    }
+}
+
+fn say_no_spares(error: &Error) {
+    tracing::warn!(%error, "a spare segment cannot be made ready");
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod background;
 mod bytes;
 mod checkpoints;
 pub mod config;
@@ -17,6 +18,7 @@ mod follow;
 mod index;
 mod log;
 mod segment;
+mod spares;
 mod tail;
 pub mod validate;
 

@@ -210,6 +210,15 @@ impl DeviceFile for FaultFile {
         self.base.prepare(from, to)
     }
 
+    fn is_linked_elsewhere(&self) -> Result<bool> {
+        self.step(&[], "is_linked_elsewhere")?;
+        self.base.is_linked_elsewhere()
+    }
+
+    fn renamed(&self, to: &Path) {
+        self.base.renamed(to);
+    }
+
     fn set_length(&self, length: u64) -> Result<()> {
         self.step(&[], "set_length")?;
         self.base.set_length(length)

@@ -9,7 +9,7 @@ use crate::buffers::AlignedBuffer;
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::fault::FaultOp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Device for MemoryDevice {
             Ok(MemoryFile {
                 device: self.clone(),
                 node,
-                path: path.to_path_buf(),
+                path: RwLock::new(path.to_path_buf()),
                 writable: mode != OpenMode::Read,
                 power_cuts,
             })
@@ -187,7 +187,7 @@ impl Drop for HeldLock {
 struct MemoryFile {
     device: MemoryDevice,
     node: Arc<FileNode>,
-    path: PathBuf,
+    path: RwLock<PathBuf>,
     writable: bool,
     /// How many power cuts there had been when it was opened.
     power_cuts: u64,
@@ -204,23 +204,23 @@ impl MemoryFile {
     ) -> Result<T> {
         let fresh = |state: &mut State| {
             if state.power_cuts != self.power_cuts {
-                let stale = DeviceError::new(DeviceErrorKind::Latched, op, &self.path);
+                let stale = DeviceError::new(DeviceErrorKind::Latched, op, &self.path());
                 return Err(stale.with_detail("the power was cut since it was opened"));
             }
             body(state)
         };
-        self.device.call((op, &self.path, arguments, payload), fresh, number)
+        self.device.call((op, &self.path(), arguments, payload), fresh, number)
     }
 
     fn check_writable(&self, op: &'static str) -> Result<()> {
         if self.writable {
             return Ok(());
         }
-        Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path).with_detail("opened for reads"))
+        Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path()).with_detail("opened for reads"))
     }
 
     fn invalid(&self, op: &'static str, detail: String) -> DeviceError {
-        DeviceError::new(DeviceErrorKind::InvalidRange, op, &self.path).with_detail(detail)
+        DeviceError::new(DeviceErrorKind::InvalidRange, op, &self.path()).with_detail(detail)
     }
 
     fn check_write(&self, position: u64, available: usize, length: usize) -> Result<()> {
@@ -238,12 +238,12 @@ impl MemoryFile {
 
 impl DeviceFile for MemoryFile {
     fn path(&self) -> PathBuf {
-        self.path.clone()
+        self.path.read().clone()
     }
 
     fn length(&self) -> Result<u64> {
         let body = |state: &mut State| {
-            state.look("length", &self.path)?;
+            state.look("length", &self.path())?;
             Ok(self.node.images.lock().written().length())
         };
         self.call("length", &[], &[], body, |&length| length)
@@ -252,7 +252,7 @@ impl DeviceFile for MemoryFile {
     fn read_some(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         let wanted = buffer.len() as u64;
         let body = |state: &mut State| {
-            let count = state.read(&self.path, &self.node, position, buffer)?;
+            let count = state.read(&self.path(), &self.node, position, buffer)?;
             Ok((count, digest(&buffer[..count])))
         };
         let answer = self.call("read", &[position, wanted], &[], body, |&(_, digest)| digest);
@@ -263,14 +263,14 @@ impl DeviceFile for MemoryFile {
         let body = |state: &mut State| {
             self.check_write(position, buffer.capacity_bytes(), length)?;
             let bytes = &buffer.as_slice()[..length];
-            state.write(&self.path, &self.node, position, bytes, sync)
+            state.write(&self.path(), &self.node, position, bytes, sync)
         };
         let payload = &buffer.as_slice()[..length.min(buffer.capacity_bytes())];
         self.call("write", &[position, sync as u64], payload, body, |()| 0)
     }
 
     fn sync(&self) -> Result<()> {
-        let body = |state: &mut State| state.sync("sync", &self.path, &self.node);
+        let body = |state: &mut State| state.sync("sync", &self.path(), &self.node);
         self.call("sync", &[], &[], body, |()| 0)
     }
 
@@ -280,15 +280,23 @@ impl DeviceFile for MemoryFile {
             if from > to || !from.is_multiple_of(BLOCK) || !to.is_multiple_of(BLOCK) {
                 return Err(self.invalid("prepare", format!("{from}..{to}")));
             }
-            state.prepare(&self.path, &self.node, from, to)
+            state.prepare(&self.path(), &self.node, from, to)
         };
         self.call("prepare", &[from, to], &[], body, |()| 0)
+    }
+
+    fn is_linked_elsewhere(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn renamed(&self, to: &Path) {
+        *self.path.write() = to.to_path_buf();
     }
 
     fn set_length(&self, length: u64) -> Result<()> {
         let body = |state: &mut State| {
             self.check_writable("set_length")?;
-            state.set_length(&self.path, &self.node, length)
+            state.set_length(&self.path(), &self.node, length)
         };
         self.call("set_length", &[length], &[], body, |()| 0)
     }

@@ -4,7 +4,7 @@ use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, DeviceFile, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::memory::blocks::{BLOCK, SharedBlock, copy_overlap, cut_block, shared_block};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,14 +93,14 @@ impl State {
 
 /// An open file of the overlay.
 pub(super) struct OverlayFile {
-    path: PathBuf,
+    path: RwLock<PathBuf>,
     node: Arc<OverlayNode>,
     writable: bool,
 }
 
 impl OverlayFile {
     pub(super) fn new(path: &Path, node: Arc<OverlayNode>, writable: bool) -> Self {
-        Self { path: path.to_path_buf(), node, writable }
+        Self { path: RwLock::new(path.to_path_buf()), node, writable }
     }
 
     fn check(&self, op: &'static str, valid: bool) -> Result<()> {
@@ -109,13 +109,13 @@ impl OverlayFile {
             (true, false) => DeviceErrorKind::InvalidRange,
             (false, _) => DeviceErrorKind::PermissionDenied,
         };
-        Err(DeviceError::new(kind, op, &self.path))
+        Err(DeviceError::new(kind, op, &self.path.read()))
     }
 }
 
 impl DeviceFile for OverlayFile {
     fn path(&self) -> PathBuf {
-        self.path.clone()
+        self.path.read().clone()
     }
 
     fn length(&self) -> Result<u64> {
@@ -146,6 +146,14 @@ impl DeviceFile for OverlayFile {
         self.check("prepare", aligned && from <= to)?;
         self.node.state.lock().zero(from, to);
         Ok(())
+    }
+
+    fn is_linked_elsewhere(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn renamed(&self, to: &Path) {
+        *self.path.write() = to.to_path_buf();
     }
 
     fn set_length(&self, length: u64) -> Result<()> {

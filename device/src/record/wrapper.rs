@@ -215,6 +215,14 @@ impl DeviceFile for RecordFile {
         self.change(Change::Zero { from, to }, true, |file| file.prepare(from, to))
     }
 
+    fn is_linked_elsewhere(&self) -> Result<bool> {
+        self.base.is_linked_elsewhere()
+    }
+
+    fn renamed(&self, to: &Path) {
+        self.base.renamed(to);
+    }
+
     fn set_length(&self, length: u64) -> Result<()> {
         self.change(Change::Length(length), false, |file| file.set_length(length))
     }

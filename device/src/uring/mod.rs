@@ -198,7 +198,7 @@ impl UringFile {
 
 impl DeviceFile for UringFile {
     fn path(&self) -> PathBuf {
-        self.host.path().to_path_buf()
+        self.host.path()
     }
 
     fn length(&self) -> Result<u64> {
@@ -229,6 +229,14 @@ impl DeviceFile for UringFile {
 
     fn prepare(&self, from: u64, to: u64) -> Result<()> {
         self.host.prepare(from, to)
+    }
+
+    fn is_linked_elsewhere(&self) -> Result<bool> {
+        self.host.is_linked_elsewhere()
+    }
+
+    fn renamed(&self, to: &Path) {
+        self.host.renamed(to);
     }
 
     fn set_length(&self, length: u64) -> Result<()> {

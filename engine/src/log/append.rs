@@ -4,12 +4,11 @@
 //! both). Space is made sure of before anything changes, so a full disk refuses an append and never half of one.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use oncelog_formats::BatchHeader;
 use oncelog_formats::batch::stamp;
-use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Standing, Update, Verdict, admit,
-};
+use oncelog_formats::{BatchHeader, BatchView};
+use oncelog_snapshot::{AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Update, Verdict, admit};
 
 use super::Shared;
 use super::roll::RollCheck;
@@ -21,19 +20,23 @@ use crate::error::{Error, Result};
 use crate::segment::incoming;
 use crate::validate;
 
-/// With more than this staged an appender helps to write before it goes on, whatever it asked for.
-const STAGED_LIMIT_BYTES: usize = 8 << 20;
+/// With more than this staged an appender waits for the device or helps it, whatever it asked for.
+const STAGED_LIMIT_BYTES: usize = 2 << 20;
+
+/// With this much staged the committer is asked to begin, though nobody waits.
+const STAGED_PLENTY_BYTES: usize = 256 << 10;
 
 /// A batch ready to be staged: checked, with everything but its offset and leader epoch in place.
 struct Candidate<'a> {
     bytes: Cow<'a, [u8]>,
     header: BatchHeader,
     incoming: Option<Incoming>,
+    change: Option<Change>,
 }
 
 /// What the producer states say to a whole set.
 enum Decision {
-    Store(Vec<Option<Change>>),
+    Store,
     Duplicate(BatchMeta),
 }
 
@@ -48,51 +51,38 @@ struct Change {
 }
 
 impl Shared {
-    pub(crate) fn append(self: &std::sync::Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
-        let assigns = matches!(append.origin, Origin::Client | Origin::Coordinator);
+    pub(crate) fn append(self: &Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
         let config = self.config();
+        let now_ms = self.clock.now_ms();
         let set = validate::check_set(append.batches, append.origin, append.leader_epoch, &config)?;
         if set.is_empty() {
-            return Ok(self.answered(Outcome::Nothing, -1, -1, -1, 0));
+            return Ok(self.nothing());
         }
-        let mut log_append_time = -1;
-        let mut candidates = Vec::with_capacity(set.len());
-        if assigns {
-            let view = validate::check_one(&set, append.origin)?;
-            if append.origin == Origin::Client && PRODUCER_IDS.contains(&view.header().producer_id) {
-                let id = view.header().producer_id;
-                return Err(Error::InvalidRequest(format!("producer id {id} is kept for atomic batches")));
-            }
-            if let Some(ticket) = self.early_duplicate(&incoming(&view)?, append)? {
-                return Ok(ticket);
-            }
-            let valid = validate::validate(view, append.origin, &config, self.clock.now_ms())?;
-            log_append_time = valid.log_append_time;
-            let header = BatchHeader::parse(&valid.bytes).expect("the validator hands out whole batches");
-            let incoming = incoming(&oncelog_formats::BatchView::new(&valid.bytes).expect("as above"))?;
-            candidates.push(Candidate { bytes: valid.bytes, header, incoming });
-        } else {
+        if !matches!(append.origin, Origin::Client | Origin::Coordinator) {
+            let mut candidates = Vec::with_capacity(set.len());
             for view in set {
-                candidates.push(Candidate {
-                    bytes: Cow::Borrowed(view.bytes()),
-                    header: *view.header(),
-                    incoming: incoming(&view)?,
-                });
+                let (bytes, header) = (Cow::Borrowed(view.bytes()), *view.header());
+                candidates.push(Candidate { bytes, header, incoming: incoming(&view)?, change: None });
             }
+            return self.admit_and_stage(append, &mut candidates, false, -1, now_ms);
         }
-        let ticket = self.admit_and_stage(append, candidates, assigns, log_append_time)?;
-        if self.state.lock().staged_bytes() > STAGED_LIMIT_BYTES {
-            self.commit_all(Ack::Written)?;
+        let view = validate::check_one(&set, append.origin)?;
+        if append.origin == Origin::Client && PRODUCER_IDS.contains(&view.header().producer_id) {
+            let id = view.header().producer_id;
+            return Err(Error::InvalidRequest(format!("producer id {id} is kept for atomic batches")));
         }
-        Ok(ticket)
+        if let Some(ticket) = self.early_duplicate(&incoming(&view)?, append)? {
+            return Ok(ticket);
+        }
+        let valid = validate::validate(view, append.origin, &config, now_ms)?;
+        let stored = BatchView::new(&valid.bytes).expect("the validator hands out whole batches");
+        let (header, incoming) = (*stored.header(), incoming(&stored)?);
+        let mut candidate = Candidate { bytes: valid.bytes, header, incoming, change: None };
+        self.admit_and_stage(append, std::slice::from_mut(&mut candidate), true, valid.log_append_time, now_ms)
     }
 
     /// A retry is recognised right behind its checksum, before anything expensive and whatever has changed since.
-    fn early_duplicate(
-        self: &std::sync::Arc<Self>,
-        incoming: &Option<Incoming>,
-        append: &Append<'_>,
-    ) -> Result<Option<Ticket>> {
+    fn early_duplicate(self: &Arc<Self>, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ticket>> {
         let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
         let state = self.state.lock();
         state.check_usable()?;
@@ -101,7 +91,7 @@ impl Shared {
     }
 
     /// The first answer again, once the first copy is as durable as this caller asks for.
-    fn duplicate(self: &std::sync::Arc<Self>, state: &State, meta: &BatchMeta, ack: Ack) -> Ticket {
+    fn duplicate(self: &Arc<Self>, state: &State, meta: &BatchMeta, ack: Ack) -> Ticket {
         self.metrics.count_duplicate();
         let answer = Appended {
             outcome: Outcome::Duplicate,
@@ -114,47 +104,42 @@ impl Shared {
         Ticket::new(self.clone(), number, ack, answer)
     }
 
-    fn answered(
-        self: &std::sync::Arc<Self>,
-        outcome: Outcome,
-        base_offset: i64,
-        last_offset: i64,
-        time: i64,
-        number: u64,
-    ) -> Ticket {
+    /// The answer to an empty set.
+    fn nothing(self: &Arc<Self>) -> Ticket {
         let log_start_offset = self.state.lock().log_start;
-        let answer = Appended { outcome, base_offset, last_offset, log_append_time: time, log_start_offset };
-        Ticket::new(self.clone(), number, Ack::Accepted, answer)
+        let answer = Appended {
+            outcome: Outcome::Nothing,
+            base_offset: -1,
+            last_offset: -1,
+            log_append_time: -1,
+            log_start_offset,
+        };
+        Ticket::new(self.clone(), 0, Ack::Accepted, answer)
     }
 
     fn admit_and_stage(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         append: &Append<'_>,
-        mut candidates: Vec<Candidate<'_>>,
+        candidates: &mut [Candidate<'_>],
         assigns: bool,
         log_append_time: i64,
+        now_ms: i64,
     ) -> Result<Ticket> {
         let size_bytes: usize = candidates.iter().map(|c| c.bytes.len()).sum();
         loop {
             let mut state = self.state.lock();
             state.check_writable()?;
-            place(&state, &mut candidates, assigns, append.leader_epoch)?;
+            place(&state, candidates, assigns, append.leader_epoch)?;
             if size_bytes as u64 > state.config.segment_bytes {
                 return Err(Error::RecordListTooLarge { size_bytes, segment_bytes: state.config.segment_bytes });
             }
-            let changes = match decide(&state, &candidates, append, self.clock.now_ms())? {
-                Decision::Duplicate(meta) => return Ok(self.duplicate(&state, &meta, append.ack)),
-                Decision::Store(changes) => changes,
-            };
+            if let Decision::Duplicate(meta) = decide(&state, candidates, append, now_ms)? {
+                return Ok(self.duplicate(&state, &meta, append.ack));
+            }
             let (first, last) =
                 (candidates[0].header.base_offset, candidates[candidates.len() - 1].header.last_offset());
             let max_timestamp = candidates.iter().map(|c| c.header.max_timestamp).max().unwrap_or(-1);
-            let roll = state.should_roll(&RollCheck {
-                size_bytes,
-                max_timestamp,
-                last_offset: last,
-                now_ms: self.clock.now_ms(),
-            });
+            let roll = state.should_roll(&RollCheck { size_bytes, max_timestamp, last_offset: last, now_ms });
             if let Some(need) = state.space_needed(roll, size_bytes) {
                 drop(self.make_space(state, need)?);
                 continue;
@@ -162,7 +147,7 @@ impl Shared {
             if roll {
                 self.roll_to(&mut state, first);
             }
-            self.store(&mut state, &candidates, changes);
+            self.store(&mut state, candidates, now_ms);
             let answer = Appended {
                 outcome: Outcome::Appended,
                 base_offset: first,
@@ -171,19 +156,46 @@ impl Shared {
                 log_start_offset: state.log_start,
             };
             let ack = if state.flush_is_due() { Ack::Durable } else { append.ack };
-            return Ok(Ticket::new(self.clone(), state.progress.accepted, ack, answer));
+            let number = state.progress.accepted;
+            self.ask_for_space(&mut state);
+            let helps = self.see_to_commit(&mut state, ack);
+            drop(state);
+            if let Some(number) = helps {
+                self.commit(number, Ack::Written)?;
+            }
+            return Ok(Ticket::new(self.clone(), number, ack, answer));
         }
     }
 
+    /// Has what was staged carried on its way where its caller may not come to wait for it soon. Answers up to which append
+    /// the caller must wait, where too much is staged.
+    fn see_to_commit(self: &Arc<Self>, state: &mut State, ack: Ack) -> Option<u64> {
+        let staged_bytes = state.staging.pending_bytes();
+        if ack != Ack::Accepted {
+            // A thread that appends again before it waits drives several tickets: they need not wait for it.
+            let (thread, number) = (this_thread(), state.progress.accepted);
+            let (last_thread, last_number) = std::mem::replace(&mut state.progress.last_append, (thread, number));
+            if thread == last_thread && state.progress.written < last_number {
+                if ack == Ack::Durable {
+                    state.progress.durable_wanted = number;
+                }
+                self.ask_committer(state);
+            }
+        } else if staged_bytes > STAGED_PLENTY_BYTES {
+            self.ask_committer(state);
+        }
+        let flight = state.progress.flight.as_ref().map(|flight| flight.number);
+        (staged_bytes > STAGED_LIMIT_BYTES).then_some(flight.unwrap_or(state.progress.accepted))
+    }
+
     /// Stages the set and lets everything in memory follow. Nothing in here can fail.
-    fn store(&self, state: &mut State, candidates: &[Candidate<'_>], changes: Vec<Option<Change>>) {
-        let now_ms = self.clock.now_ms();
-        for candidate in candidates {
+    fn store(&self, state: &mut State, candidates: &mut [Candidate<'_>], now_ms: i64) {
+        for candidate in candidates.iter() {
             let (header, bytes) = (&candidate.header, &*candidate.bytes);
             if state.epochs.assign(header.partition_leader_epoch, header.base_offset).expect("checked by place") {
                 state.epochs_dirty = true;
             }
-            state.staging.reserve(bytes.len());
+            state.staging.reserve(bytes.len(), &self.buffers);
             let staged = state.staging.extend(bytes.len());
             staged.copy_from_slice(bytes);
             stamp(staged, header.base_offset, header.partition_leader_epoch).expect("a whole batch");
@@ -197,9 +209,15 @@ impl Shared {
             segment.persisted = false;
         }
         state.progress.accepted += 1;
-        apply_changes(state, changes);
+        apply_changes(state, candidates);
         state.check_order();
     }
+}
+
+/// Tells threads apart, by where their stacks' neighbours lie; never 0.
+fn this_thread() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 /// Gives each batch its offsets and leader epoch, or checks those that it brings.
@@ -236,8 +254,8 @@ fn place(state: &State, candidates: &mut [Candidate<'_>], assigns: bool, leader_
     Ok(())
 }
 
-/// Judges every batch of the set against copies; nothing changes.
-fn decide(state: &State, candidates: &[Candidate<'_>], append: &Append<'_>, now_ms: i64) -> Result<Decision> {
+/// Judges every batch of the set against copies; nothing in the log changes.
+fn decide(state: &State, candidates: &mut [Candidate<'_>], append: &Append<'_>, now_ms: i64) -> Result<Decision> {
     let options = AdmitOptions {
         origin: append.origin,
         verification_enabled: state.config.transaction_partition_verification_enable,
@@ -245,27 +263,26 @@ fn decide(state: &State, candidates: &[Candidate<'_>], append: &Append<'_>, now_
         guard: append.guard,
         now_ms,
     };
-    let mut working: Vec<(i64, Standing)> = Vec::new();
-    let mut changes = Vec::with_capacity(candidates.len());
-    for batch in candidates.iter().map(|c| &c.incoming) {
-        let Some(batch) = batch else {
-            changes.push(None);
-            continue;
-        };
+    for at in 0..candidates.len() {
+        let (before, rest) = candidates.split_at_mut(at);
+        let candidate = &mut rest[0];
+        candidate.change = None;
+        let Some(batch) = &candidate.incoming else { continue };
         let id = batch.producer_id;
         let (known, hint) = look(state, batch);
-        let earlier = working.iter().rev().find(|(pid, _)| *pid == id).map(|(_, standing)| standing);
+        let changes = before.iter().rev().filter_map(|c| c.change.as_ref());
+        let earlier = changes.filter(|change| change.producer_id == id).map(|change| &change.update.standing).next();
         match admit(&known, earlier, state.verifications.get(id), batch, &options) {
             Verdict::Duplicate(meta) => return Ok(Decision::Duplicate(meta)),
             Verdict::Refuse(refusal) => return Err(Error::Refused { producer_id: id, refusal }),
             Verdict::Append { update, completed, started_txn, clears_verification } => {
-                working.push((id, update.standing));
                 let started = started_txn.then_some(batch.first_offset);
-                changes.push(Some(Change { producer_id: id, update, hint, completed, started, clears_verification }));
+                let change = Change { producer_id: id, update, hint, completed, started, clears_verification };
+                candidate.change = Some(change);
             }
         }
     }
-    Ok(Decision::Store(changes))
+    Ok(Decision::Store)
 }
 
 /// What the table knows of a batch's producer.
@@ -274,8 +291,9 @@ fn look(state: &State, batch: &Incoming) -> (Known, Hint) {
 }
 
 /// Kafka's order: all transactions of the set start, then those that end are completed one by one.
-fn apply_changes(state: &mut State, changes: Vec<Option<Change>>) {
-    for change in changes.iter().flatten() {
+fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
+    let changes = || candidates.iter().filter_map(|candidate| candidate.change.as_ref());
+    for change in changes() {
         if change.clears_verification {
             state.verifications.clear(change.producer_id);
         }
@@ -284,7 +302,7 @@ fn apply_changes(state: &mut State, changes: Vec<Option<Change>>) {
             state.txns.start(change.producer_id, first_offset);
         }
     }
-    for completed in changes.iter().flatten().filter_map(|c| c.completed.as_ref()) {
+    for completed in changes().filter_map(|change| change.completed.as_ref()) {
         complete_txn(state, completed);
     }
 }

@@ -51,7 +51,7 @@ impl Shared {
     pub(super) fn write_snapshots(&self) -> Result<()> {
         if !self.state.lock().snapshots_due.is_empty() {
             // A snapshot of records that a crash may still take would be believed over those that follow them.
-            self.commit_all(Ack::Written)?;
+            self.commit_all(Ack::Durable)?;
         }
         loop {
             let Some(due) = self.next_snapshot_due() else { return Ok(()) };

@@ -1,37 +1,39 @@
 //! Group commit: whoever waits first carries everything staged to the device, the next group forms meanwhile.
 //!
-//! Leader and followers was chosen over a committer thread because a single writer then pays no hand-off; an engine's
-//! driver thread only commits what nobody waits for. One group is in flight at a time, because the next one starts with
-//! the partial block that this one ends with.
+//! Leader and followers was chosen over a thread that commits for all because a single writer then pays no hand-off. The
+//! engine's committer thread is one more caller: it waits for what nobody waits for in person. One group is in flight at a
+//! time, because the next one starts with the partial block that this one ends with.
+//!
+//! Callers wait at one of two gates: those that the flight carries, and those behind it. When it lands, all of the first
+//! and one of the second are woken, who leads the next: nobody wakes to find that nothing has changed for him.
 
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::task::Waker;
 
-use oncelog_device::{BLOCK_BYTES, Sync};
+use oncelog_device::device::Result as DeviceResult;
+use oncelog_device::{BLOCK_BYTES, BufferPool, DeviceFile, Sync};
 
 use super::Shared;
-use super::state::{Group, Staging, State, padded_length};
+use super::state::{Flight, Group, Progress, Staging, State, padded_length};
 use super::types::Ack;
 use crate::bytes::Lent;
 use crate::error::{Error, Result};
 use crate::tail::Written;
 
-/// What a leader does in one turn.
-enum Turn {
-    Write(Box<Group>),
-    /// Nothing is staged; what was written must become durable.
-    SyncOnly,
-}
-
-/// What one turn achieved.
-struct Done {
+/// What a leader carries in one turn.
+struct Turn {
+    /// `None`: nothing is staged, what was written must become durable.
+    group: Option<Group>,
+    /// The active segment's file.
+    file: Arc<dyn DeviceFile>,
     number: u64,
     end_offset: i64,
     durable: bool,
+    /// The file has completed writes that no sync covers.
     unsynced: bool,
     names_unsynced: bool,
-    segment_synced: bool,
+    unsealed: Vec<Arc<dyn DeviceFile>>,
 }
 
 impl Shared {
@@ -40,6 +42,7 @@ impl Shared {
         let mut state = self.state.lock();
         loop {
             if state.reached(number, level) {
+                self.hand_over(&state);
                 return Ok(());
             }
             if let Some(failure) = &state.latch {
@@ -48,11 +51,29 @@ impl Shared {
             if level == Ack::Durable {
                 state.progress.durable_wanted = state.progress.durable_wanted.max(number);
             }
-            if state.progress.busy {
-                self.moved.wait(&mut state);
-            } else {
-                state = self.lead(state);
-            }
+            state = match &state.progress.flight {
+                None => self.lead(state),
+                Some(flight) => {
+                    let carried = flight.number >= number && (level != Ack::Durable || flight.durable);
+                    self.wait_at_gate(state, carried)
+                }
+            };
+        }
+    }
+
+    fn wait_at_gate<'a>(&'a self, mut state: MutexGuard<'a, State>, carried: bool) -> MutexGuard<'a, State> {
+        let gate = gate_of(state.progress.turn, carried);
+        state.progress.waiting[gate] += 1;
+        self.gates[gate].wait(&mut state);
+        state.progress.waiting[gate] -= 1;
+        state
+    }
+
+    /// One who leaves without leading wakes another where somebody waits for a leader.
+    fn hand_over(&self, state: &State) {
+        let gate = gate_of(state.progress.turn, true);
+        if state.progress.flight.is_none() && state.progress.waiting[gate] > 0 {
+            self.gates[gate].notify_one();
         }
     }
 
@@ -66,56 +87,49 @@ impl Shared {
     pub(crate) fn quiesce(&self) -> Result<MutexGuard<'_, State>> {
         loop {
             self.commit_all(Ack::Durable)?;
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             state.check_usable()?;
-            if !state.progress.busy && !state.preparing && state.staged_bytes() == 0 && state.progress.queue.is_empty()
+            if state.preparing {
+                self.space.wait(&mut state);
+            } else if state.progress.flight.is_none()
+                && state.staged_bytes() == 0
+                && state.progress.queue.is_empty()
+                && state.staging.birth.is_none()
             {
                 return Ok(state);
             }
         }
     }
 
-    /// One turn as leader. Called with no group in flight; returns with none.
+    /// One turn as leader. Called with nothing in flight; returns with nothing in flight.
     fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let durable = state.progress.durable_wanted > state.progress.durable;
-        let turn = take_turn(&mut state);
-        let unsynced = state.progress.unsynced;
-        let names = state.progress.names_unsynced;
-        let file = state.active().file.clone();
-        let (number, end_offset) = (state.progress.written, state.log_end());
-        state.progress.busy = true;
+        let mut turn = take_turn(&mut state, &self.buffers);
+        state.progress.flight = Some(Flight { number: turn.number, durable: turn.durable });
         drop(state);
-        let result = match turn {
-            Turn::Write(group) => {
-                let result = self.write_group(&group, durable, unsynced, names);
-                self.let_go(*group, result.is_ok());
-                result
-            }
-            Turn::SyncOnly => self.sync_only(&*file, names).map(|()| Done {
-                number,
-                end_offset,
-                durable: true,
-                unsynced: false,
-                names_unsynced: false,
-                segment_synced: true,
-            }),
-        };
+        let result = self.carry(&mut turn);
+        if let Some(group) = turn.group.take() {
+            self.let_go(group, result.is_ok());
+        }
         let mut state = self.state.lock();
-        state.progress.busy = false;
+        let landed = state.progress.turn;
+        state.progress.flight = None;
+        state.progress.turn += 1;
         match result {
-            Ok(done) => publish(&mut state, &done),
+            Ok(()) => publish(&mut state, turn),
             Err(failure) => {
                 tracing::error!(%failure, "write or sync failed: the log is latched until it is opened again");
                 state.latch.get_or_insert(Arc::new(failure));
             }
         }
-        for waker in state.progress.wakers.drain(..) {
-            waker.wake();
+        self.gates[gate_of(landed, true)].notify_all();
+        match state.latch {
+            None => drop(self.gates[gate_of(landed, false)].notify_one()),
+            Some(_) => drop(self.gates[gate_of(landed, false)].notify_all()),
         }
-        self.moved.notify_all();
-        let followers = state.due_followers();
-        if !followers.is_empty() {
-            MutexGuard::unlocked(&mut state, || followers.into_iter().for_each(Waker::wake));
+        let mut ready = ready_futures(&mut state);
+        ready.extend(state.due_followers());
+        if !ready.is_empty() {
+            MutexGuard::unlocked(&mut state, || ready.into_iter().for_each(Waker::wake));
         }
         state
     }
@@ -130,77 +144,97 @@ impl Shared {
         }
     }
 
-    fn write_group(
-        &self,
-        group: &Group,
-        durable: bool,
-        unsynced: bool,
-        names: bool,
-    ) -> oncelog_device::device::Result<Done> {
-        let mut names_unsynced = names;
-        if let Some(birth) = &group.birth {
-            self.device.rename(&birth.from, &birth.to)?;
-            names_unsynced = true;
+    /// Everything that a turn does to the device, without the lock.
+    fn carry(&self, turn: &mut Turn) -> DeviceResult<()> {
+        let mut whole = !turn.unsynced;
+        if let Some(group) = &turn.group {
+            if let Some(birth) = &group.birth {
+                if turn.names_unsynced {
+                    // Of two new names a crash may keep the second alone, and there would be a hole.
+                    self.sync_sealed(&mut turn.unsealed)?;
+                    self.device.sync_directory(&self.dir)?;
+                }
+                self.device.rename(&birth.from, &birth.to)?;
+                group.file.renamed(&birth.to);
+                turn.names_unsynced = true;
+            }
+            // A sync of the data alone covers this write only: enough when nothing before it waits for one.
+            let alone = turn.durable && !turn.unsynced && group.seal_at.is_none();
+            if group.length > 0 {
+                let how = if alone { Sync::Data } else { Sync::None };
+                group.file.write(group.start, &group.buffer, padded_length(group.length), how)?;
+                whole &= alone;
+            }
+            turn.unsynced |= !whole;
+            if let Some(size) = group.seal_at {
+                // Before the next segment is written: Kafka's recovery drops every segment behind one that it has to cut.
+                group.file.set_length(size)?;
+                turn.unsealed.push(group.file.clone());
+                turn.unsynced = false;
+                whole = true;
+            }
         }
-        let seals = group.seal_at.is_some();
-        // A sync of the data alone covers this write only: enough when nothing before it waits for one.
-        let alone = durable && !unsynced && !seals;
-        let how = if alone { Sync::Data } else { Sync::None };
-        if group.length > 0 {
-            group.file.write(group.start, &group.buffer, padded_length(group.length), how)?;
-        }
-        if let Some(size) = group.seal_at {
-            // Before the next segment is written: Kafka's recovery drops every segment behind one that it has to cut.
-            group.file.set_length(size)?;
-        }
-        let synced = seals || (durable && !alone);
-        if synced {
-            group.file.sync()?;
-        }
-        if (durable || seals) && names_unsynced {
-            self.device.sync_directory(&self.dir)?;
-            names_unsynced = false;
-        }
-        Ok(Done {
-            number: group.number,
-            end_offset: group.end_offset,
-            durable: durable || seals,
-            unsynced: !seals && !synced && (unsynced || !alone),
-            names_unsynced,
-            segment_synced: synced,
-        })
-    }
-
-    fn sync_only(&self, file: &dyn oncelog_device::DeviceFile, names: bool) -> oncelog_device::device::Result<()> {
-        file.sync()?;
-        if names {
-            self.device.sync_directory(&self.dir)?;
+        if turn.durable {
+            self.sync_sealed(&mut turn.unsealed)?;
+            if !whole || turn.group.is_none() {
+                turn.file.sync()?;
+            }
+            if turn.names_unsynced {
+                self.device.sync_directory(&self.dir)?;
+            }
+            (turn.unsynced, turn.names_unsynced) = (false, false);
         }
         Ok(())
     }
+
+    fn sync_sealed(&self, unsealed: &mut Vec<Arc<dyn DeviceFile>>) -> DeviceResult<()> {
+        unsealed.drain(..).try_for_each(|sealed| sealed.sync())
+    }
 }
 
-fn take_turn(state: &mut State) -> Turn {
-    if let Some(group) = state.progress.queue.pop_front() {
-        return Turn::Write(Box::new(group));
+fn gate_of(turn: u64, carried: bool) -> usize {
+    ((turn + u64::from(!carried)) % 2) as usize
+}
+
+/// The oldest group that is closed, or everything staged, or nothing but a sync.
+fn take_turn(state: &mut State, pool: &BufferPool) -> Turn {
+    let staged = state.staging.pending_bytes() > 0 || state.staging.birth.is_some();
+    let group = match state.progress.queue.pop_front() {
+        None if staged => Some(take_staging(state, pool, state.progress.accepted, None)),
+        closed => closed,
+    };
+    let (file, number, end_offset) = match &group {
+        Some(group) => (group.file.clone(), group.number, group.end_offset),
+        None => (state.active().file.clone(), state.progress.written, state.log_end()),
+    };
+    let Progress { durable_wanted, durable, .. } = state.progress;
+    // The end of a segment becomes durable together with the birth of the next, if that is waited for too.
+    let waits_for_next = group.as_ref().is_some_and(|group| group.seal_at.is_some()) && durable_wanted > number;
+    Turn {
+        group,
+        file,
+        number,
+        end_offset,
+        durable: durable_wanted > durable && !waits_for_next,
+        unsynced: state.progress.unsynced,
+        names_unsynced: state.progress.names_unsynced,
+        unsealed: std::mem::take(&mut state.progress.unsealed),
     }
-    if state.staging.pending_bytes() == 0 && state.staging.birth.is_none() {
-        return Turn::SyncOnly;
-    }
-    let number = state.progress.accepted;
-    Turn::Write(Box::new(take_staging(state, number, None)))
 }
 
 /// Closes the forming group; the next one begins with its partial last block.
-pub(crate) fn take_staging(state: &mut State, number: u64, seal_at: Option<u64>) -> Group {
+pub(crate) fn take_staging(state: &mut State, pool: &BufferPool, number: u64, seal_at: Option<u64>) -> Group {
     let (file, base_offset, end_offset) = (state.active().file.clone(), state.active().base_offset, state.log_end());
     let staging = &mut state.staging;
-    staging.reserve(0);
+    staging.reserve(0, pool);
     let carry = staging.length % BLOCK_BYTES;
     let whole = staging.length - carry;
     let padded = padded_length(staging.length);
     staging.buffer.as_mut_slice()[staging.length..padded].fill(0);
-    let next = Staging::new(staging.start + whole as u64, &staging.buffer.as_slice()[whole..staging.length]);
+    // The next group will be about as large as this one.
+    let mut buffer = pool.take(staging.length);
+    buffer.as_mut_slice()[..carry].copy_from_slice(&staging.buffer.as_slice()[whole..staging.length]);
+    let next = Staging { start: staging.start + whole as u64, buffer, length: carry, carried: carry, birth: None };
     let taken = std::mem::replace(staging, next);
     Group {
         file,
@@ -216,14 +250,15 @@ pub(crate) fn take_staging(state: &mut State, number: u64, seal_at: Option<u64>)
     }
 }
 
-fn publish(state: &mut State, done: &Done) {
+fn publish(state: &mut State, turn: Turn) {
     let progress = &mut state.progress;
-    progress.written = progress.written.max(done.number);
-    progress.unsynced = done.unsynced && !done.segment_synced;
-    progress.names_unsynced = done.names_unsynced;
-    if done.durable {
-        progress.durable = progress.durable.max(done.number);
-        progress.durable_offset = progress.durable_offset.max(done.end_offset);
+    progress.written = progress.written.max(turn.number);
+    progress.unsynced = turn.unsynced;
+    progress.names_unsynced = turn.names_unsynced;
+    progress.unsealed = turn.unsealed;
+    if turn.durable {
+        progress.durable = progress.durable.max(turn.number);
+        progress.durable_offset = progress.durable_offset.max(turn.end_offset);
         if state.follows_end {
             let end = state.progress.durable_offset;
             if end > state.high_watermark {
@@ -231,4 +266,17 @@ fn publish(state: &mut State, done: &Done) {
             }
         }
     }
+}
+
+/// Takes out the futures that have what they wait for.
+fn ready_futures(state: &mut State) -> Vec<Waker> {
+    if state.progress.futures.is_empty() {
+        return Vec::new();
+    }
+    let reached = |state: &State, number, level| state.latch.is_some() || state.reached(number, level);
+    let mut waiting = std::mem::take(&mut state.progress.futures);
+    let ready = waiting.extract_if(.., |&(number, _), waiting| reached(state, number, waiting.level));
+    let ready = ready.map(|(_, waiting)| waiting.waker).collect();
+    state.progress.futures = waiting;
+    ready
 }

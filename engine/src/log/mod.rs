@@ -26,17 +26,19 @@ mod recover;
 
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
 use oncelog_device::{BufferPool, Clock, Device};
 use oncelog_snapshot::ProducerEntry;
 
+use crate::background::Background;
 use crate::checkpoints::DirectoryCheckpoints;
 use crate::config::Config;
 use crate::error::Result;
 use crate::follow::Follower;
+use crate::spares::Spares;
 use crate::tail::Tail;
 use cursors::Cursors;
 use state::State;
@@ -91,8 +93,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) checkpoints: Arc<DirectoryCheckpoints>,
     pub(crate) state: Mutex<State>,
-    /// The device has moved, or space was prepared.
-    pub(crate) moved: Condvar,
+    /// Where callers wait for the device: those that the flight carries, and those behind it (see `commit`).
+    pub(crate) gates: [Condvar; 2],
+    /// Where callers wait for space.
+    pub(crate) space: Condvar,
     /// One at a time writes side files and checkpoints, or truncates.
     pub(crate) upkeep: Mutex<()>,
     /// Buffers for reads and writes, of all logs of the engine.
@@ -103,23 +107,11 @@ pub(crate) struct Shared {
     pub(crate) cursors: Cursors,
     pub(crate) report: OpenReport,
     pub(crate) metrics: Metrics,
-    /// Wakes the engine's driver thread, if it has one.
-    pub(crate) driver: Option<Arc<Kick>>,
-}
-
-/// How a log tells the driver thread that there is work.
-#[derive(Debug, Default)]
-pub(crate) struct Kick {
-    pub(crate) asked: Mutex<bool>,
-    pub(crate) bell: Condvar,
-    pub(crate) stop: AtomicBool,
-}
-
-impl Kick {
-    pub(crate) fn ring(&self) {
-        *self.asked.lock() = true;
-        self.bell.notify_one();
-    }
+    pub(crate) spares: Arc<Spares>,
+    /// The engine's threads, if it has any.
+    pub(crate) background: Option<Arc<Background>>,
+    /// This log, for the queues of the background.
+    pub(crate) this: OnceLock<Weak<Shared>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -143,23 +135,22 @@ impl Shared {
         self.state.lock().epochs.latest().unwrap_or(0)
     }
 
-    /// Somebody will want this append durable: the driver sees to it, and nobody waits.
+    /// Somebody will want this append durable: the committer sees to it, and nobody waits.
     pub(crate) fn want_durable(&self, number: u64) {
-        {
-            let mut state = self.state.lock();
-            state.progress.durable_wanted = state.progress.durable_wanted.max(number);
-        }
-        self.kick();
+        let mut state = self.state.lock();
+        state.progress.durable_wanted = state.progress.durable_wanted.max(number);
+        self.ask_committer(&mut state);
     }
 
-    pub(crate) fn has_driver(&self) -> bool {
-        self.driver.is_some()
+    /// Begins the life of an opened log.
+    pub(crate) fn into_log(self) -> Log {
+        let shared = Arc::new(self);
+        let _first = shared.this.set(Arc::downgrade(&shared));
+        Log { shared }
     }
 
-    pub(crate) fn kick(&self) {
-        if let Some(driver) = &self.driver {
-            driver.ring();
-        }
+    fn this(&self) -> Weak<Self> {
+        self.this.get().cloned().unwrap_or_default()
     }
 }
 

@@ -3,7 +3,7 @@
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use oncelog_device::{BLOCK_BYTES, BufferPool, Clock, Device, OpenMode};
 use oncelog_formats::epoch_checkpoint;
@@ -13,15 +13,17 @@ use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::{Bounds, Recovery};
-use super::state::{Progress, Segment, Staging, State};
+use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
-use super::{Kick, Metrics, Shared};
+use super::{Metrics, Shared};
+use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, Stored};
 use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Error, Result};
 use crate::follow::Waiting;
 use crate::index::{AbortedIndex, SegmentIndex};
+use crate::spares::Spares;
 use crate::tail::{Budget, Tail};
 
 /// What an engine gives to each of its logs.
@@ -29,7 +31,8 @@ pub(crate) struct Context {
     pub device: Arc<dyn Device>,
     pub clock: Arc<dyn Clock>,
     pub checkpoints: Arc<DirectoryCheckpoints>,
-    pub driver: Option<Arc<Kick>>,
+    pub background: Option<Arc<Background>>,
+    pub spares: Arc<Spares>,
     /// Buffers for reads and writes.
     pub buffers: Arc<BufferPool>,
     /// What the tails of all logs may hold.
@@ -280,20 +283,9 @@ fn assemble(
         aborted: recovered.aborted,
         segments: recovered.segments,
         spare: None,
-        spares_made: 0,
+        window: Window::default(),
         preparing: false,
-        progress: Progress {
-            accepted: 0,
-            written: 0,
-            durable: 0,
-            durable_wanted: 0,
-            durable_offset: log_end,
-            busy: false,
-            unsynced: false,
-            names_unsynced: false,
-            queue: VecDeque::new(),
-            wakers: Vec::new(),
-        },
+        progress: Progress::new(log_end),
         snapshots_due: recovered.snapshots_due,
         newest_snapshot,
         doomed: Vec::new(),
@@ -311,13 +303,16 @@ fn assemble(
         clock: context.clock.clone(),
         checkpoints: context.checkpoints.clone(),
         state: Mutex::new(state),
-        moved: Condvar::new(),
+        gates: [Condvar::new(), Condvar::new()],
+        space: Condvar::new(),
         upkeep: Mutex::new(()),
         buffers: context.buffers.clone(),
         tail: Tail::new(context.tails.clone(), context.buffers.clone()),
         cursors: Cursors::default(),
         report: recovered.report,
         metrics: Metrics::default(),
-        driver: context.driver.clone(),
+        spares: context.spares.clone(),
+        background: context.background.clone(),
+        this: OnceLock::new(),
     }
 }

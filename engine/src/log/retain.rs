@@ -119,13 +119,15 @@ impl Shared {
             next_base(&state, last).unwrap_or(state.log_start)
         };
         self.raise_log_start(new_start)?;
-        let mut state = self.quiesce()?;
+        self.commit_all(super::types::Ack::Durable)?;
         for base in &bases {
+            // Appends go on meanwhile: nobody reads or writes below the log start any more.
+            let renamed = self.rename_to_deleted(*base)?;
+            let mut state = self.state.lock();
+            self.note_doomed(&mut state, *base, renamed);
             state.segments.remove(base);
-            self.doom(&mut state, *base)?;
         }
-        state.aborted.forget_below(new_start);
-        drop(state);
+        self.state.lock().aborted.forget_below(new_start);
         self.store_log_start()?;
         Ok(bases)
     }

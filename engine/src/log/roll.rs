@@ -6,19 +6,22 @@
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 
-use oncelog_device::{BLOCK_BYTES, OpenMode};
+use oncelog_device::BLOCK_BYTES;
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::snapshot::SealedSegment;
 
 use super::Shared;
 use super::commit::take_staging;
-use super::state::{Birth, Segment, Spare, Staging, State, padded_length};
+use super::state::{Birth, Segment, Staging, State, Window, padded_length};
 use crate::error::Result;
 use crate::index::SegmentIndex;
+use crate::spares::{PIECE_BYTES, Spare};
 
-/// Least and most that one step prepares: an idle log holds a few blocks ahead, a busy one megabytes.
-const LEAST_STEP_BYTES: u64 = 64 << 10;
-const MOST_STEP_BYTES: u64 = 16 << 20;
+/// An idle log holds this much ready, a busy one up to a whole segment.
+const LEAST_WINDOW_BYTES: u64 = 64 << 10;
+/// A window that is used up sooner than this was too small, one that lasts so much longer was too large.
+const SHORT_NS: u64 = 1_000_000_000;
+const LONG_NS: u64 = 16 * SHORT_NS;
 
 /// What decides whether a set of batches goes to a new segment.
 pub(super) struct RollCheck {
@@ -70,76 +73,182 @@ impl State {
         (need > self.prepared).then_some(Need::Active(need))
     }
 
-    /// How far ahead of `need` a step prepares: as much again as the segment holds, within bounds.
-    fn step_to(&self, need: u64, holds: u64) -> u64 {
-        let ahead = holds.clamp(LEAST_STEP_BYTES, MOST_STEP_BYTES);
-        let whole = padded_length(self.config.segment_bytes.min(u64::MAX >> 8) as usize) as u64;
-        (need + ahead).min(whole.max(need)).next_multiple_of(BLOCK_BYTES as u64)
+    /// Length of a whole segment's file.
+    fn whole_bytes(&self) -> u64 {
+        padded_length(self.config.segment_bytes.min(u64::MAX >> 8) as usize) as u64
+    }
+
+    /// What should be made ready before it is needed, if anything: half of the window is used up, or the roll is near.
+    pub(super) fn space_ahead(&self) -> Option<Need> {
+        let used = self.active().size;
+        if used == 0 || self.read_only.is_some() || self.check_usable().is_err() {
+            return None;
+        }
+        let (whole, window) = (self.whole_bytes(), self.window.bytes);
+        if self.prepared < whole.min(self.window.target.max(used + window / 2)) {
+            return Some(Need::Active(whole.min(used + window)));
+        }
+        // The next file is made ready as this one fills up, not in one go: the device is the appends' too.
+        let near = window.saturating_sub(whole.saturating_sub(used));
+        let wanted = (near + near / 4).max(LEAST_WINDOW_BYTES).min(window).min(whole);
+        let ready = self.spare.as_ref().map_or(0, |spare| spare.prepared);
+        let behind = ready == 0 || ready + PIECE_BYTES / 2 < wanted;
+        (near > 0 && ready < wanted && behind).then_some(Need::Spare(wanted))
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { bytes: LEAST_WINDOW_BYTES, used_up_ns: 0, target: 0, asked: false }
+    }
+}
+
+impl Window {
+    /// Called when it is used up.
+    fn widen(&mut self, now_ns: u64, whole_bytes: u64) {
+        let lasted_ns = now_ns.saturating_sub(std::mem::replace(&mut self.used_up_ns, now_ns));
+        if lasted_ns < SHORT_NS {
+            self.bytes = (self.bytes * 2).min(whole_bytes.max(LEAST_WINDOW_BYTES));
+        } else if lasted_ns > LONG_NS {
+            self.bytes = (self.bytes / 4).max(LEAST_WINDOW_BYTES);
+        }
     }
 }
 
 impl Shared {
-    /// Prepares what is missing with the lock released. Out of space is an error and changes nothing.
+    /// Gets what an append lacks, with the lock released; the append waits, which is counted. Out of space is an error and
+    /// changes nothing.
     pub(super) fn make_space<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         need: Need,
     ) -> Result<MutexGuard<'a, State>> {
+        self.metrics.count_space_wait();
         if state.preparing {
-            self.moved.wait(&mut state);
+            self.space.wait(&mut state);
             return Ok(state);
         }
-        state.preparing = true;
-        self.metrics.count_space_wait();
-        let generation = state.generation;
-        let result = match need {
-            Need::Active(need) => {
-                let file = state.active().file.clone();
-                let used = state.staging.start + state.staging.length as u64;
-                let from = state.prepared.max(used.next_multiple_of(BLOCK_BYTES as u64));
-                // At least a block: a file that ends inside the carried one is not yet long enough to be written to.
-                let to = state.step_to(need, state.active().size).max(from + BLOCK_BYTES as u64);
-                MutexGuard::unlocked(&mut state, || file.prepare(from, to)).map(|()| {
-                    if state.generation == generation && Arc::ptr_eq(&state.active().file, &file) {
-                        state.prepared = to;
-                    }
-                })
-            }
-            Need::Spare(need) => self.make_spare(&mut state, need),
-        };
-        state.preparing = false;
-        self.moved.notify_all();
-        result?;
+        let whole = state.whole_bytes();
+        state.window.widen(self.clock.monotonic_ns(), whole);
+        self.prepare(&mut state, need)?;
         Ok(state)
     }
 
-    fn make_spare(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        need: u64,
-    ) -> std::result::Result<(), oncelog_device::DeviceError> {
-        let to = state.step_to(need, state.active().size / 4);
-        if let Some(spare) = &state.spare {
-            let (file, from) = (spare.file.clone(), spare.prepared);
-            MutexGuard::unlocked(state, || file.prepare(from, to))?;
-            if let Some(spare) = &mut state.spare {
-                spare.prepared = to;
+    /// Asks for space before it is needed.
+    pub(super) fn ask_for_space(&self, state: &mut State) {
+        if let Some(background) = &self.background
+            && !state.window.asked
+            && state.space_ahead().is_some()
+        {
+            state.window.asked = true;
+            background.spaces.ask(self.this());
+        }
+    }
+
+    /// Makes ready what is needed soon, a piece at a time; a full disk is no error here.
+    pub(crate) fn prepare_ahead(&self) -> Result<()> {
+        let mut began = false;
+        loop {
+            let mut state = self.state.lock();
+            let need = state.space_ahead().filter(|_| !state.preparing);
+            let Some(need) = need else {
+                state.window.asked = false;
+                return Ok(());
+            };
+            if !std::mem::replace(&mut began, true) {
+                let whole = state.whole_bytes();
+                state.window.widen(self.clock.monotonic_ns(), whole);
             }
+            match self.prepare(&mut state, need) {
+                Ok(()) => {}
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "no space to prepare ahead");
+                    state.window.asked = false;
+                    return Ok(());
+                }
+                Err(error) => {
+                    state.window.asked = false;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One piece of what is needed, with the lock released.
+    fn prepare(&self, state: &mut MutexGuard<'_, State>, need: Need) -> Result<()> {
+        state.preparing = true;
+        let result = match need {
+            Need::Active(to) => self.prepare_active(state, to),
+            Need::Spare(bytes) => self.prepare_spare(state, bytes),
+        };
+        state.preparing = false;
+        self.space.notify_all();
+        result
+    }
+
+    fn prepare_active(&self, state: &mut MutexGuard<'_, State>, need: u64) -> Result<()> {
+        let whole = state.whole_bytes();
+        if state.prepared == 0
+            && state.active().size == 0
+            && let Some(spare) = self.spares.take(whole)
+        {
+            self.begin_with(state, spare);
             return Ok(());
         }
-        let path = self.dir.join(format!("spare-{}.oncelog", state.spares_made));
-        state.spares_made += 1;
-        let file = MutexGuard::unlocked(state, || {
-            let file = self.device.open(&path, OpenMode::Create)?;
-            if let Err(failure) = file.prepare(0, to) {
-                drop(file);
-                let _ = self.device.remove(&path);
-                return Err(failure);
-            }
-            Ok(file)
-        })?;
-        state.spare = Some(Spare { file, path, prepared: to });
+        let file = state.active().file.clone();
+        let generation = state.generation;
+        let used = state.staging.start + state.staging.length as u64;
+        let from = state.prepared.max(used.next_multiple_of(BLOCK_BYTES as u64));
+        state.window.target = need.max((used + state.window.bytes).min(whole));
+        // At least a block: a file that ends inside the carried one is not yet long enough to be written to.
+        let target = state.window.target.max(from + BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64);
+        let to = target.min(need.max(from + PIECE_BYTES)).next_multiple_of(BLOCK_BYTES as u64);
+        MutexGuard::unlocked(state, || self.spares.prepare(&*file, from, to))?;
+        if state.generation == generation && Arc::ptr_eq(&state.active().file, &file) {
+            state.prepared = to;
+        }
         Ok(())
+    }
+
+    /// The active segment, still empty, goes on in a file from the stock.
+    fn begin_with(&self, state: &mut State, spare: Spare) {
+        let to = self.dir.join(segment_file_name(state.active().base_offset, Kind::Log));
+        state.prepared = spare.prepared;
+        state.active_mut().file = spare.file;
+        state.staging.birth = Some(Birth { from: spare.path, to });
+        state.progress.accepted += 1;
+    }
+
+    fn prepare_spare(&self, state: &mut MutexGuard<'_, State>, bytes: u64) -> Result<()> {
+        let bytes = bytes.next_multiple_of(BLOCK_BYTES as u64);
+        let mut held = state.spare.take();
+        let made = MutexGuard::unlocked(state, || {
+            if let Some(ready) = self.spares.take(bytes) {
+                return held.take().map_or(Ok(()), |small| self.spares.give(small)).map(|()| ready);
+            }
+            let mut spare = match held.take() {
+                Some(spare) => spare,
+                None => return self.spares.make(bytes.min(PIECE_BYTES)),
+            };
+            let piece = bytes.min(spare.prepared + PIECE_BYTES);
+            match self.spares.extend(&mut spare, piece) {
+                Ok(()) => Ok(spare),
+                Err(failure) => {
+                    held = Some(spare);
+                    Err(failure)
+                }
+            }
+        });
+        match made {
+            Ok(spare) => {
+                state.spare = Some(spare);
+                Ok(())
+            }
+            Err(failure) => {
+                state.spare = held;
+                Err(failure)
+            }
+        }
     }
 
     /// Closes the active segment in memory and begins the next at `first_offset` with the spare, which must be there.
@@ -158,7 +267,7 @@ impl Shared {
         state.progress.accepted += 2;
         let (number, size) = (state.progress.accepted - 1, state.active().size);
         let nothing_new = state.staging.pending_bytes() == 0;
-        let mut group = take_staging(state, number, Some(size));
+        let mut group = take_staging(state, &self.buffers, number, Some(size));
         if nothing_new {
             (group.length, group.carried) = (0, 0);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Waker;
 
-use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceError, DeviceFile};
+use oncelog_device::{AlignedBuffer, BLOCK_BYTES, BufferPool, DeviceError, DeviceFile};
 use oncelog_formats::BatchHeader;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
@@ -17,6 +17,7 @@ use crate::epochs::EpochCache;
 use crate::error::{Damage, Error, Result};
 use crate::follow::{Limits, Waiting};
 use crate::index::{AbortedIndex, SegmentIndex};
+use crate::spares::Spare;
 
 /// Kafka's recovery reads a batch header's first bytes behind the last batch: fewer zeroes than this and stale bytes
 /// of the next block could be taken for one.
@@ -64,7 +65,8 @@ impl Segment {
     }
 }
 
-/// Bytes accepted and not yet handed to the device, all for the active segment.
+/// Bytes accepted and not yet handed to the device, all for the active segment. The buffer comes from the engine's pool
+/// with the first append and goes back there with the group: an idle log holds its partial last block, nothing more.
 pub(crate) struct Staging {
     /// File position of the buffer's first byte, a multiple of the block.
     pub start: u64,
@@ -86,7 +88,7 @@ pub(crate) struct Birth {
 
 impl Staging {
     pub fn new(start: u64, carried: &[u8]) -> Self {
-        let mut buffer = AlignedBuffer::new(16 * BLOCK_BYTES);
+        let mut buffer = AlignedBuffer::new(carried.len());
         buffer.as_mut_slice()[..carried.len()].copy_from_slice(carried);
         Self { start, buffer, length: carried.len(), carried: carried.len(), birth: None }
     }
@@ -96,10 +98,21 @@ impl Staging {
     }
 
     /// Room for `bytes` more and the zero guard behind them.
-    pub fn reserve(&mut self, bytes: usize) {
+    pub fn reserve(&mut self, bytes: usize, pool: &BufferPool) {
         let need = padded_length(self.length + bytes);
         if need > self.buffer.capacity_bytes() {
-            self.buffer.resize(need.next_power_of_two());
+            let mut larger = pool.take(need);
+            larger.as_mut_slice()[..self.length].copy_from_slice(&self.buffer.as_slice()[..self.length]);
+            pool.give(std::mem::replace(&mut self.buffer, larger));
+        }
+    }
+
+    /// Gives back what an idle log does not need.
+    pub fn trim(&mut self, pool: &BufferPool) {
+        if self.pending_bytes() == 0 && self.buffer.capacity_bytes() > BLOCK_BYTES {
+            let mut smaller = AlignedBuffer::new(self.length);
+            smaller.as_mut_slice()[..self.length].copy_from_slice(&self.buffer.as_slice()[..self.length]);
+            pool.give(std::mem::replace(&mut self.buffer, smaller));
         }
     }
 
@@ -134,11 +147,37 @@ pub(crate) struct Group {
     pub end_offset: i64,
 }
 
-/// A file made ready to become the next segment.
-pub(crate) struct Spare {
-    pub file: Arc<dyn DeviceFile>,
+/// How far ahead of its end a log has its space made ready: as far as it needed of late.
+pub(crate) struct Window {
+    pub bytes: u64,
+    /// When it was last used up, monotonic ns.
+    pub used_up_ns: u64,
+    /// The active file is to be ready up to here.
+    pub target: u64,
+    /// The background has been asked.
+    pub asked: bool,
+}
+
+/// What is on its way to the device.
+pub(crate) struct Flight {
+    /// Every append up to this one will be written when it has landed.
+    pub number: u64,
+    /// And durable.
+    pub durable: bool,
+}
+
+/// A future that waits for an append.
+pub(crate) struct Awaited {
+    pub level: Ack,
+    pub waker: Waker,
+}
+
+/// A segment's file on its way out.
+pub(crate) struct Doomed {
+    pub at_ms: i64,
     pub path: PathBuf,
-    pub prepared: u64,
+    /// Of a `.log` that may be used again.
+    pub file: Option<Arc<dyn DeviceFile>>,
 }
 
 /// How far the device has come. Numbers count appends from 1.
@@ -149,14 +188,52 @@ pub(crate) struct Progress {
     /// Somebody waits for this append to be durable.
     pub durable_wanted: u64,
     pub durable_offset: i64,
-    /// A group is on its way to the device.
-    pub busy: bool,
+    pub flight: Option<Flight>,
+    /// Counts flights; its parity says at which gate the callers wait that the flight carries.
+    pub turn: u64,
+    /// Callers at each gate.
+    pub waiting: [u32; 2],
+    /// The committer was asked to get every append up to this one written.
+    pub committer_wanted: u64,
+    /// The committer has a turn to come.
+    pub committer_asked: bool,
+    /// The thread of the last append that wants an answer, and that append.
+    pub last_append: (usize, u64),
     /// The active file has completed writes that no sync covers.
     pub unsynced: bool,
     /// Names were changed that no directory sync covers.
     pub names_unsynced: bool,
+    /// Sealed files whose last writes and length no sync covers.
+    pub unsealed: Vec<Arc<dyn DeviceFile>>,
     pub queue: VecDeque<Group>,
-    pub wakers: Vec<Waker>,
+    /// By append, then by when they came.
+    pub futures: BTreeMap<(u64, u64), Awaited>,
+    pub futures_made: u64,
+}
+
+impl Progress {
+    /// Of a log that ends at `durable_offset`, all of it durable.
+    pub fn new(durable_offset: i64) -> Self {
+        Self {
+            accepted: 0,
+            written: 0,
+            durable: 0,
+            durable_wanted: 0,
+            durable_offset,
+            flight: None,
+            turn: 0,
+            waiting: [0; 2],
+            committer_wanted: 0,
+            committer_asked: false,
+            last_append: (0, 0),
+            unsynced: false,
+            names_unsynced: false,
+            unsealed: Vec::new(),
+            queue: VecDeque::new(),
+            futures: BTreeMap::new(),
+            futures_made: 0,
+        }
+    }
 }
 
 /// A file that holds what is already derivable from the log.
@@ -186,7 +263,7 @@ pub(crate) struct State {
     /// Length of the active file whose blocks are written.
     pub prepared: u64,
     pub spare: Option<Spare>,
-    pub spares_made: u64,
+    pub window: Window,
     /// Someone is preparing space outside the lock.
     pub preparing: bool,
     pub progress: Progress,
@@ -194,7 +271,7 @@ pub(crate) struct State {
     pub snapshots_due: VecDeque<SnapshotDue>,
     pub newest_snapshot: i64,
     /// Files renamed to `.deleted`, and when they may go.
-    pub doomed: Vec<(i64, PathBuf)>,
+    pub doomed: Vec<Doomed>,
     /// Set by the first failed write or sync.
     pub latch: Option<Arc<DeviceError>>,
     /// Damage that makes the log read-only.

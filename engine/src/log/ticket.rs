@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Shared;
+use super::state::Awaited;
 use super::types::{Ack, Appended};
 use crate::error::{Error, Result};
 
@@ -19,11 +20,13 @@ pub struct Ticket {
     number: u64,
     ack: Ack,
     answer: Appended,
+    /// Under which number its waker is known.
+    registered: Option<u64>,
 }
 
 impl Ticket {
     pub(crate) fn new(shared: Arc<Shared>, number: u64, ack: Ack, answer: Appended) -> Self {
-        Self { shared, number, ack, answer }
+        Self { shared, number, ack, answer, registered: None }
     }
 
     /// What the answer will be, before it is as durable as was asked for.
@@ -51,29 +54,42 @@ impl Ticket {
 impl Future for Ticket {
     type Output = Result<Appended>;
 
-    /// With an engine that has a driver thread the poll only registers; without one it carries the group itself.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    /// In an engine with threads the poll only registers; without them it carries the group itself.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.ack == Ack::Accepted {
             return Poll::Ready(Ok(self.answer));
         }
-        {
-            let mut state = self.shared.state.lock();
-            if state.reached(self.number, self.ack) {
-                return Poll::Ready(Ok(self.answer));
-            }
-            if let Some(failure) = &state.latch {
-                return Poll::Ready(Err(Error::Storage(failure.clone())));
-            }
-            if self.shared.has_driver() {
-                if self.ack == Ack::Durable {
-                    state.progress.durable_wanted = state.progress.durable_wanted.max(self.number);
-                }
-                state.progress.wakers.push(context.waker().clone());
-                drop(state);
-                self.shared.kick();
-                return Poll::Pending;
-            }
+        let shared = self.shared.clone();
+        let mut state = shared.state.lock();
+        if state.reached(self.number, self.ack) {
+            return Poll::Ready(Ok(self.answer));
         }
-        Poll::Ready(self.shared.commit(self.number, self.ack).map(|()| self.answer))
+        if let Some(failure) = &state.latch {
+            return Poll::Ready(Err(Error::Storage(failure.clone())));
+        }
+        if shared.background.is_none() {
+            drop(state);
+            return Poll::Ready(shared.commit(self.number, self.ack).map(|()| self.answer));
+        }
+        let progress = &mut state.progress;
+        if self.ack == Ack::Durable {
+            progress.durable_wanted = progress.durable_wanted.max(self.number);
+        }
+        let key = *self.registered.get_or_insert_with(|| {
+            progress.futures_made += 1;
+            progress.futures_made
+        });
+        let awaited = Awaited { level: self.ack, waker: context.waker().clone() };
+        progress.futures.insert((self.number, key), awaited);
+        shared.ask_committer(&mut state);
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(key) = self.registered {
+            self.shared.state.lock().progress.futures.remove(&(self.number, key));
+        }
     }
 }

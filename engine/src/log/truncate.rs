@@ -42,12 +42,6 @@ impl Shared {
         if let Err(error) = self.cut_files(&mut state, offset) {
             return Err(give_up(&mut state, error));
         }
-        // The pass that opens a log tidies the directory, and a file made ready belongs to nobody there.
-        if let Some(spare) = state.spare.take()
-            && let Err(error) = self.device.remove(&spare.path)
-        {
-            return Err(give_up(&mut state, error.into()));
-        }
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
         let kept = state.active().base_offset;

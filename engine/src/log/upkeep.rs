@@ -5,13 +5,13 @@
 //! whose side files are not on disk, because Kafka trusts everything below it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use oncelog_formats::file_name::{Kind, Suffix, segment_file_name};
 use oncelog_formats::{epoch_checkpoint, txn_index};
 
 use super::Shared;
-use super::roll::Need;
-use super::state::{Segment, SideFile, State, padded_length};
+use super::state::{Doomed, Segment, SideFile, State};
 use super::types::Ack;
 use crate::checkpoints::Offsets;
 use crate::error::Result;
@@ -19,47 +19,76 @@ use crate::error::Result;
 impl Shared {
     /// One step of everything that is due.
     pub(crate) fn drive(&self) -> Result<()> {
-        let (staged, lag) = {
-            let state = self.state.lock();
-            if state.closed || state.latch.is_some() {
-                return Ok(());
-            }
-            (
-                state.staged_bytes() > 0 || state.staging.birth.is_some(),
-                state.progress.durable_wanted > state.progress.durable,
-            )
-        };
-        if staged || lag {
-            self.commit_all(if lag { Ack::Durable } else { Ack::Written })?;
+        if self.is_over() {
+            return Ok(());
         }
+        self.commit_leftovers()?;
         self.tail.expire(self.clock.monotonic_ns());
         self.watch_transactions();
         self.prepare_ahead()?;
+        self.spares.step()?;
         self.upkeep()
     }
 
-    /// Keeps space ready before an append asks for it; a full disk is no error here.
-    fn prepare_ahead(&self) -> Result<()> {
+    /// The driver thread's step: space is the preparer's business.
+    pub(crate) fn tend(&self) -> Result<()> {
+        if self.is_over() {
+            return Ok(());
+        }
+        self.commit_leftovers()?;
+        self.tail.expire(self.clock.monotonic_ns());
+        self.upkeep()
+    }
+
+    fn is_over(&self) -> bool {
         let state = self.state.lock();
-        if state.preparing || state.active().size == 0 || state.read_only.is_some() {
-            return Ok(());
-        }
-        let size = state.active().size;
-        let ahead = padded_length(64 << 10) as u64;
-        let full = state.config.segment_bytes;
-        let need = if state.prepared < (size + ahead).min(full) {
-            Need::Active((size + ahead).min(full))
-        } else if state.spare.is_none() && size > full / 2 {
-            Need::Spare(ahead.min(full))
-        } else {
-            return Ok(());
+        state.closed || state.latch.is_some()
+    }
+
+    /// What nobody waits for reaches the device all the same, and an idle log lets go of its buffer.
+    fn commit_leftovers(&self) -> Result<()> {
+        let level = {
+            let mut state = self.state.lock();
+            state.staging.trim(&self.buffers);
+            let staged = state.staged_bytes() > 0 || state.staging.birth.is_some();
+            match state.progress.durable_wanted > state.progress.durable {
+                true => Ack::Durable,
+                false if staged => Ack::Written,
+                false => return Ok(()),
+            }
         };
-        match self.make_space(state, need) {
-            Ok(state) => drop(state),
-            Err(error) if error.is_full() => tracing::warn!(%error, "no space to prepare ahead"),
-            Err(error) => return Err(error),
+        self.commit_all(level)
+    }
+
+    /// The committer's turn: goes on until everything that it was asked for has landed.
+    pub(crate) fn commit_asked(&self) -> Result<()> {
+        loop {
+            let (number, level) = {
+                let mut state = self.state.lock();
+                let progress = &mut state.progress;
+                let level = if progress.durable_wanted > progress.durable { Ack::Durable } else { Ack::Written };
+                let number = if level == Ack::Durable { progress.durable_wanted } else { progress.committer_wanted };
+                if progress.written >= number && level == Ack::Written {
+                    progress.committer_asked = false;
+                    return Ok(());
+                }
+                (number, level)
+            };
+            if let Err(failure) = self.commit(number, level) {
+                self.state.lock().progress.committer_asked = false;
+                return Err(failure);
+            }
         }
-        Ok(())
+    }
+
+    /// Has the committer write what is staged.
+    pub(super) fn ask_committer(&self, state: &mut State) {
+        let Some(background) = &self.background else { return };
+        let progress = &mut state.progress;
+        progress.committer_wanted = progress.accepted;
+        if !std::mem::replace(&mut progress.committer_asked, true) {
+            background.commits.ask(self.this());
+        }
     }
 
     /// Writes side files that are due and removes files whose time has come.
@@ -135,16 +164,21 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes what may go; a segment's file that no reader holds any more becomes a spare.
     fn remove_doomed(&self) -> Result<()> {
         let now_ms = self.clock.now_ms();
-        let due: Vec<PathBuf> = {
+        let due: Vec<Doomed> = {
             let mut state = self.state.lock();
-            let (due, later) = std::mem::take(&mut state.doomed).into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
-            state.doomed = later;
-            due.into_iter().map(|(_, path)| path).collect()
+            let may_go = |doomed: &Doomed| {
+                doomed.at_ms <= now_ms && doomed.file.as_ref().is_none_or(|file| Arc::strong_count(file) == 1)
+            };
+            state.doomed.extract_if(.., |doomed| may_go(doomed)).collect()
         };
-        for path in due {
-            self.device.remove(&path)?;
+        for Doomed { path, file, .. } in due {
+            match file {
+                Some(file) => self.spares.free(&path, file)?,
+                None => drop(self.device.remove(&path)?),
+            }
         }
         Ok(())
     }
@@ -152,17 +186,36 @@ impl Shared {
     /// Takes a segment's files out of the log: renamed now, for good when this returns, removed later. Segment by segment,
     /// from one end of the log: a crash in between must not leave a hole.
     pub(super) fn doom(&self, state: &mut State, base_offset: i64) -> Result<()> {
-        let at_ms = self.clock.now_ms().saturating_add(state.config.file_delete_delay_ms);
+        let renamed = self.rename_to_deleted(base_offset)?;
+        self.note_doomed(state, base_offset, renamed);
+        Ok(())
+    }
+
+    /// The first half of [`Self::doom`], which needs no lock.
+    pub(super) fn rename_to_deleted(&self, base_offset: i64) -> Result<Vec<(Kind, PathBuf)>> {
+        let mut renamed = Vec::new();
         for kind in Kind::ALL {
             let name = segment_file_name(base_offset, kind);
             let (from, to) = (self.dir.join(&name), self.dir.join(format!("{name}{}", Suffix::Deleted.text())));
             if self.device.length(&from)?.is_some() {
                 self.device.rename(&from, &to)?;
-                state.doomed.push((at_ms, to));
+                renamed.push((kind, to));
             }
         }
         self.device.sync_directory(&self.dir)?;
-        Ok(())
+        Ok(renamed)
+    }
+
+    pub(super) fn note_doomed(&self, state: &mut State, base_offset: i64, renamed: Vec<(Kind, PathBuf)>) {
+        let at_ms = self.clock.now_ms().saturating_add(state.config.file_delete_delay_ms);
+        let log = state.segments.get(&base_offset).map(|segment| segment.file.clone());
+        for (kind, path) in renamed {
+            let file = log.clone().filter(|_| kind == Kind::Log);
+            file.iter().for_each(|file| file.renamed(&path));
+            // One of that name that still waited to go is gone: this one has taken its place.
+            state.doomed.retain(|doomed| doomed.path != path);
+            state.doomed.push(Doomed { at_ms, path, file });
+        }
     }
 
     /// Everything durable, side files written, then the three checkpoint files. Answers the recovery point.
@@ -228,13 +281,13 @@ impl Shared {
         let files = self.index_files(&state, base);
         file.set_length(size).and_then(|()| file.sync()).map_err(|e| latch(&mut state, e))?;
         if let Some(spare) = state.spare.take() {
-            self.device.remove(&spare.path)?;
+            self.spares.give(spare)?;
         }
         for file in files {
             self.device.write_small(&file.path, &file.bytes)?;
         }
-        for (_, path) in std::mem::take(&mut state.doomed) {
-            self.device.remove(&path)?;
+        for doomed in std::mem::take(&mut state.doomed) {
+            self.device.remove(&doomed.path)?;
         }
         drop(state);
         self.persist_epochs()?;

@@ -1,0 +1,251 @@
+//! Files ready to become segments, in stock for all logs of an engine.
+//!
+//! They lie in the data directory, beside the logs' directories: Kafka looks at no plain file there. A log fetches one
+//! before it rolls, a segment that retention frees comes back. Spares are shared because logs roll at different times: a
+//! thousand logs need a few, not a thousand. What is left of them after a crash is removed at the next opening; nothing
+//! in them counts.
+
+use parking_lot::{Condvar, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use oncelog_device::{BLOCK_BYTES, Device, DeviceFile, OpenMode};
+
+use crate::error::Result;
+
+/// Most that is written in one step of making a file ready, bytes: so that what is ready can be used while the rest is
+/// being made.
+pub(crate) const PIECE_BYTES: u64 = 8 << 20;
+
+/// A file whose first `prepared` bytes are written zeroes.
+pub(crate) struct Spare {
+    pub file: Arc<dyn DeviceFile>,
+    pub path: PathBuf,
+    pub prepared: u64,
+}
+
+/// See the module.
+pub(crate) struct Spares {
+    device: Arc<dyn Device>,
+    dir: PathBuf,
+    /// Most that the stock may take on the disk, bytes.
+    limit_bytes: u64,
+    made: AtomicU64,
+    stock: Mutex<Stock>,
+    /// The stock has grown, or it will not.
+    pub(crate) moved: Condvar,
+}
+
+#[derive(Default)]
+struct Stock {
+    ready: Vec<Spare>,
+    /// To be made zero before they can be used; a spare's `prepared` says how far that has come.
+    freed: Vec<(Spare, u64)>,
+    /// Asked for by [`Spares::ask`]: so many spares of so many bytes.
+    wanted: (usize, u64),
+    /// Somebody is making one ready.
+    busy: bool,
+    failure: Option<crate::error::Error>,
+}
+
+fn is_spare(name: &str) -> bool {
+    name.starts_with("spare-") && name.ends_with(".oncelog")
+}
+
+impl Spares {
+    /// Removes what an earlier process left in `dir`.
+    pub fn open(device: Arc<dyn Device>, dir: &Path, limit_bytes: u64) -> Result<Self> {
+        for entry in device.list(dir)?.into_iter().filter(|e| !e.is_directory && is_spare(&e.name)) {
+            device.remove(&dir.join(&entry.name))?;
+        }
+        Ok(Self {
+            device,
+            dir: dir.to_path_buf(),
+            limit_bytes,
+            made: AtomicU64::new(0),
+            stock: Mutex::default(),
+            moved: Condvar::new(),
+        })
+    }
+
+    fn next_path(&self) -> PathBuf {
+        self.dir.join(format!("spare-{}.oncelog", self.made.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The smallest ready spare of at least `least_bytes`.
+    pub fn take(&self, least_bytes: u64) -> Option<Spare> {
+        let mut stock = self.stock.lock();
+        let fits = stock.ready.iter().enumerate().filter(|(_, spare)| spare.prepared >= least_bytes);
+        let at = fits.min_by_key(|(_, spare)| spare.prepared).map(|(at, _)| at)?;
+        Some(stock.ready.swap_remove(at))
+    }
+
+    /// A new file with its first `bytes` ready.
+    pub fn make(&self, bytes: u64) -> Result<Spare> {
+        let path = self.next_path();
+        let file = self.device.open(&path, OpenMode::Create)?;
+        let mut spare = Spare { file, path, prepared: 0 };
+        // The name it will be renamed from must survive, for the one that it gets to survive.
+        let made = self.extend(&mut spare, bytes).and_then(|()| Ok(self.device.sync_directory(&self.dir)?));
+        match made {
+            Ok(()) => Ok(spare),
+            Err(failure) => {
+                let _best_effort = self.remove(spare);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Makes the spare ready up to `to`.
+    pub fn extend(&self, spare: &mut Spare, to: u64) -> Result<()> {
+        while spare.prepared < to {
+            let piece = to.min(spare.prepared + PIECE_BYTES);
+            self.prepare(&*spare.file, spare.prepared, piece)?;
+            spare.prepared = piece;
+        }
+        Ok(())
+    }
+
+    /// As [`DeviceFile::prepare`]; where the disk is full the stock goes first.
+    pub fn prepare(&self, file: &dyn DeviceFile, from: u64, to: u64) -> Result<()> {
+        match file.prepare(from, to) {
+            Err(failure) if failure.is_full() && self.clear()? => Ok(file.prepare(from, to)?),
+            prepared => Ok(prepared?),
+        }
+    }
+
+    /// Puts a spare that is not needed into the stock, or removes it where that is full.
+    pub fn give(&self, spare: Spare) -> Result<()> {
+        {
+            let mut stock = self.stock.lock();
+            if stock.bytes() + spare.prepared <= self.limit_bytes {
+                stock.ready.push(spare);
+                self.moved.notify_all();
+                return Ok(());
+            }
+        }
+        self.remove(spare)
+    }
+
+    /// Takes over a segment file that nobody can reach any more: renames it, to be made zero and used again. Removes it
+    /// where the stock is full, or where another name (a backup by hard links) still leads to it.
+    pub fn free(&self, path: &Path, file: Arc<dyn DeviceFile>) -> Result<()> {
+        if self.device.length(path)?.is_none() {
+            return Ok(());
+        }
+        let length = file.length()?;
+        let whole = length - length % BLOCK_BYTES as u64;
+        let room = self.stock.lock().bytes() + whole <= self.limit_bytes;
+        if whole == 0 || !room || file.is_linked_elsewhere()? {
+            self.device.remove(path)?;
+            return Ok(());
+        }
+        let to = self.next_path();
+        self.device.rename(path, &to)?;
+        file.renamed(&to);
+        self.device.sync_directory(&self.dir)?;
+        self.stock.lock().freed.push((Spare { file, path: to, prepared: 0 }, whole));
+        Ok(())
+    }
+
+    /// Asks for a stock of `count` spares of `bytes` each, whatever the limit; the background work makes them.
+    pub fn ask(&self, count: usize, bytes: u64) {
+        let mut stock = self.stock.lock();
+        stock.wanted = (count, bytes.next_multiple_of(BLOCK_BYTES as u64));
+        stock.failure = None;
+    }
+
+    /// Blocks until the stock holds what was asked for.
+    pub fn wait(&self) -> Result<()> {
+        let mut stock = self.stock.lock();
+        loop {
+            if let Some(failure) = stock.failure.take() {
+                return Err(failure);
+            }
+            if !stock.is_short() {
+                return Ok(());
+            }
+            self.moved.wait(&mut stock);
+        }
+    }
+
+    /// One step of making spares ready; whether there was anything to do.
+    pub fn step(&self) -> Result<bool> {
+        let work = {
+            let mut stock = self.stock.lock();
+            if stock.busy {
+                return Ok(false);
+            }
+            let freed = stock.freed.pop();
+            if !stock.is_short() {
+                // Asked for once: what the logs take from now on is theirs to replace, at their pace.
+                stock.wanted = (0, 0);
+                if freed.is_none() {
+                    return Ok(false);
+                }
+            }
+            stock.busy = true;
+            freed.ok_or(stock.wanted.1)
+        };
+        let made = match work {
+            Ok((mut spare, to)) => {
+                let piece = to.min(spare.prepared + PIECE_BYTES);
+                match self.extend(&mut spare, piece) {
+                    Ok(()) => Ok((spare, to)),
+                    Err(failure) => self.remove(spare).and(Err(failure)),
+                }
+            }
+            Err(bytes) => self.make(PIECE_BYTES.min(bytes)).map(|spare| (spare, bytes)),
+        };
+        let mut stock = self.stock.lock();
+        stock.busy = false;
+        let result = match made {
+            Ok((spare, to)) if spare.prepared < to => {
+                stock.freed.push((spare, to));
+                Ok(true)
+            }
+            Ok((spare, _)) => {
+                stock.ready.push(spare);
+                Ok(true)
+            }
+            Err(failure) => {
+                stock.wanted = (0, 0);
+                stock.failure = Some(failure.clone());
+                Err(failure)
+            }
+        };
+        self.moved.notify_all();
+        result
+    }
+
+    /// Removes the whole stock; whether there was any.
+    pub fn clear(&self) -> Result<bool> {
+        let gone: Vec<Spare> = {
+            let mut stock = self.stock.lock();
+            let freed = std::mem::take(&mut stock.freed).into_iter().map(|(spare, _)| spare);
+            freed.chain(std::mem::take(&mut stock.ready)).collect()
+        };
+        let any = !gone.is_empty();
+        gone.into_iter().try_for_each(|spare| self.remove(spare))?;
+        Ok(any)
+    }
+
+    /// Removes a spare's file.
+    pub fn remove(&self, spare: Spare) -> Result<()> {
+        self.device.remove(&spare.path)?;
+        Ok(())
+    }
+}
+
+impl Stock {
+    fn bytes(&self) -> u64 {
+        let ready = self.ready.iter().map(|spare| spare.prepared);
+        ready.chain(self.freed.iter().map(|(_, bytes)| *bytes)).sum()
+    }
+
+    fn is_short(&self) -> bool {
+        let (count, bytes) = self.wanted;
+        self.ready.iter().filter(|spare| spare.prepared >= bytes).count() < count
+    }
+}
