@@ -31,6 +31,10 @@ doc:
 kill rounds='2000':
     ONCELOG_KILL_ROUNDS={{rounds}} cargo test --release -p oncelog-cli --test kill -- --nocapture
 
+# Asks Apache Kafka's own classes about random scripts and compares.
+differential seeds='1..2001':
+    ONCELOG_DIFFERENTIAL_SEEDS={{seeds}} cargo test --release -p oncelog-cli --test differential -- --nocapture
+
 # Cuts the power at every moment of recorded runs: this many small histories whole, this many large ones by chance.
 recorder small='200' large='2000':
     ONCELOG_RECORDER={{small}},{{large}} cargo test --release -p oncelog-sim --test recorder -- --nocapture
