@@ -72,14 +72,6 @@ impl OpenTxns {
         self.first_undecided().into_iter().chain(unreplicated).min()
     }
 
-    /// After a truncation to `offset`: of the decided ones exactly those count that counted `before` and whose markers are
-    /// left. A pass over the log cannot tell, since it knows no high watermark; Kafka takes those that it replays, and its
-    /// last stable offset falls back.
-    pub fn take_decided_below(&mut self, offset: i64, before: Self) {
-        self.unreplicated = before.unreplicated;
-        self.unreplicated.retain(|_, decided| decided.marker_offset < offset);
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.ongoing.clear();
@@ -125,21 +117,5 @@ mod tests {
         assert_eq!(txns.first_unstable(), Some(3));
         txns.advance_high_watermark(8);
         assert_eq!(txns.first_unstable(), None);
-    }
-
-    #[test]
-    fn a_truncation_keeps_what_was_decided_below_it() {
-        let mut before = OpenTxns::new();
-        for (producer_id, first_offset) in [(1, 3), (2, 5), (3, 6)] {
-            before.start(producer_id, first_offset);
-        }
-        let _ = before.complete(&completed(1, 3, 7));
-        let _ = before.complete(&completed(2, 5, 9));
-        let mut rebuilt = OpenTxns::new();
-        rebuilt.start(2, 5);
-        rebuilt.start(3, 6);
-        rebuilt.take_decided_below(9, before);
-        assert_eq!(rebuilt.ongoing().collect::<Vec<_>>(), [(2, 5), (3, 6)]);
-        assert_eq!(rebuilt.unreplicated().collect::<Vec<_>>(), [(1, 3, 7)]);
     }
 }

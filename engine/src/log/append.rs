@@ -299,6 +299,7 @@ fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
         }
         state.producers.apply(change.producer_id, &change.update, change.hint);
         if let Some(first_offset) = change.started {
+            state.transactional = true;
             state.txns.start(change.producer_id, first_offset);
         }
     }

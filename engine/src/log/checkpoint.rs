@@ -5,17 +5,18 @@
 
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::snapshot::SealedSegment;
+use oncelog_snapshot::Frozen;
 use oncelog_snapshot::codec::{Encoder, STEP_ENTRIES, SnapshotMeta};
-use oncelog_snapshot::{Frozen, ProducerTable};
 
 use super::Shared;
+use super::recover::kept::MEMORY_FILE;
 use super::state::State;
 use super::types::Ack;
 use crate::error::Result;
 
 /// A producer snapshot that is to be written.
 pub(crate) struct SnapshotDue {
-    offset: i64,
+    name: String,
     content: Content,
 }
 
@@ -27,22 +28,28 @@ enum Content {
 }
 
 impl SnapshotDue {
-    /// The producers as they are now.
-    pub fn of(producers: &mut ProducerTable, meta: SnapshotMeta) -> Self {
-        Self { offset: meta.log_end_offset, content: Content::View(producers.freeze(), meta) }
+    /// A file whose content is known already.
+    pub fn ready(name: String, bytes: Vec<u8>) -> Self {
+        Self { name, content: Content::Bytes(bytes) }
     }
 }
 
 impl State {
-    /// Kafka's `.snapshot` of this moment, ours behind it, as a file to be written.
-    pub(super) fn freeze_snapshot(&mut self, sealed: Option<SealedSegment>) -> SnapshotDue {
-        let meta = SnapshotMeta {
-            log_end_offset: self.log_end(),
-            durable_offset: self.progress.durable_offset,
-            sealed,
-            log_id: None,
+    /// Kafka's `.snapshot` of this moment, ours behind it, to be written; where Kafka would take none, the same under our
+    /// own name.
+    pub(super) fn freeze_snapshot(&mut self, sealed: Option<SealedSegment>) {
+        let offset = self.log_end();
+        // One that stands here already is written again: a roll has more to say.
+        let name = if offset > self.snapshot_floor() || offset == self.newest_snapshot {
+            self.newest_snapshot = offset;
+            segment_file_name(offset, Kind::Snapshot).to_string()
+        } else {
+            MEMORY_FILE.to_string()
         };
-        SnapshotDue::of(&mut self.producers, meta)
+        let durable_offset = self.progress.durable_offset;
+        let meta = SnapshotMeta { log_end_offset: offset, durable_offset, sealed, log_id: None };
+        let content = Content::View(self.producers.freeze(), meta);
+        self.snapshots_due.push_back(SnapshotDue { name, content });
     }
 }
 
@@ -59,10 +66,8 @@ impl Shared {
                 Content::View(view, meta) => self.encode_view(view, meta),
                 Content::Bytes(bytes) => bytes,
             };
-            let path = self.dir.join(segment_file_name(due.offset, Kind::Snapshot));
-            if let Err(failure) = self.device.write_small(&path, &bytes) {
-                let again = SnapshotDue { offset: due.offset, content: Content::Bytes(bytes) };
-                self.state.lock().snapshots_due.push_front(again);
+            if let Err(failure) = self.device.write_small(&self.dir.join(&due.name), &bytes) {
+                self.state.lock().snapshots_due.push_front(SnapshotDue::ready(due.name, bytes));
                 return Err(failure.into());
             }
         }

@@ -1,19 +1,19 @@
 //! Open: read what the checkpoints promise, recover, and stand ready.
 
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use oncelog_device::{BLOCK_BYTES, BufferPool, Clock, Device, OpenMode};
 use oncelog_formats::epoch_checkpoint;
 use oncelog_formats::file_name::{Kind, segment_file_name};
-use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
+use oncelog_snapshot::Verifications;
 
 use super::cursors::Cursors;
 use super::layout::tidy;
+use super::recover::kept::MEMORY_FILE;
 use super::recover::{Bounds, Recovery};
-use super::state::{Progress, Segment, Staging, State, Window};
+use super::state::{Progress, Segment, SideFile, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
 use super::{Metrics, Shared};
 use crate::background::Background;
@@ -71,33 +71,40 @@ impl Shared {
 
         let config = options.config.clone();
         let promised = recovery_point.min(stored.recovery_point.value().unwrap_or(0));
-        let bounds = Bounds { recovery_point, promised, limit: i64::MAX };
+        let bounds = Bounds { recovery_point, promised, limit: i64::MAX, log_start };
         let mut recovered = recover(device, &*context.clock, dir, &config, &report, bounds)?;
         let mut log_end = recovered.log_end();
-        if recovered.report.snapshot_offset.is_some_and(|used| used > log_end) {
+        if recovered.newest_used.is_some_and(|used| used > log_end) {
             // A snapshot of records that a crash took: begin again from one that the log bears out.
             report.cut = recovered.report.cut;
             report.repaired = recovered.report.repaired;
             recovered = recover(device, &*context.clock, dir, &config, &report, Bounds { limit: log_end, ..bounds })?;
             log_end = recovered.log_end();
         }
-        if recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty()) {
+        let restarted = recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty());
+        if restarted {
             restart_at(&mut recovered, log_start)?;
             log_end = log_start;
         }
-        // As in Kafka: an unclean load ends with a snapshot, a clean one begins with the newest there is.
-        let newest = recovered.layout.snapshots.iter().copied().filter(|o| *o <= log_end).max();
-        let known = if recovered.report.clean { newest.unwrap_or(-1) } else { log_end };
+        let outlived = recovered.memory_offset.is_some_and(|offset| offset > log_end);
+        let memory = (restarted || outlived).then(|| recovered.memory_file(log_end));
+        let memory_offset = if memory.is_some() { log_end } else { recovered.memory_offset.unwrap_or(-1) };
         let shared = assemble(context, dir, topic, partition, options, recovered);
-        shared.settle(log_start, high_watermark, log_end, known)?;
+        shared.settle(log_start, high_watermark, log_end, memory, memory_offset)?;
         let mut shared = shared;
         shared.report.duration_ms = (context.clock.monotonic_ns() - began_ns) as f64 / 1e6;
         Ok(shared)
     }
 
     /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written.
-    /// Transactions decided below `known` hold nothing back any more.
-    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, known: i64) -> Result<()> {
+    fn settle(
+        &self,
+        log_start: i64,
+        high_watermark: i64,
+        log_end: i64,
+        memory: Option<SideFile>,
+        memory_offset: i64,
+    ) -> Result<()> {
         let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
         let log_start = log_start.max(first_base).min(log_end.max(first_base));
         let batch = self.batch_base_at(log_start)?;
@@ -108,21 +115,56 @@ impl Shared {
             let cut_start = state.epochs.truncate_from_start(log_start);
             state.epochs_dirty |= cut_end || cut_start;
             let wanted = if state.follows_end { log_end } else { high_watermark };
-            state.txns.forget_decided_below(known.max(log_start));
             state.set_high_watermark(wanted);
+            self.snapshot_at_end(&mut state);
+        }
+        self.upkeep()?;
+        if let Some(file) = memory {
+            self.device.write_small(&file.path, &file.bytes)?;
         }
         if self.report.damage.is_empty() {
-            self.drop_snapshots_above(log_end)?;
+            self.drop_stray_snapshots(log_start, log_end, memory_offset)?;
         }
-        self.upkeep()
+        Ok(())
+    }
+
+    /// Kafka ends every load and truncation with a snapshot, if there is none yet.
+    pub(super) fn snapshot_at_end(&self, state: &mut State) {
+        if state.log_end() > state.snapshot_floor() && state.read_only.is_none() {
+            state.freeze_snapshot(None);
+        }
+    }
+
+    /// Kafka's choice: snapshots above the log start, at the bases of segments, and the newest of all. The newest at or
+    /// below the log start becomes our memory of what lies there.
+    pub(super) fn drop_stray_snapshots(&self, log_start: i64, log_end: i64, memory_offset: i64) -> Result<()> {
+        let mut found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+        found.sort_unstable();
+        let mut state = self.state.lock();
+        let newest = found.iter().rev().find(|o| **o <= log_end).copied();
+        let stays = |o: &i64| *o > log_start && (Some(*o) == newest || state.segments.contains_key(o) && *o <= log_end);
+        let (kept, mut strays): (Vec<i64>, Vec<i64>) = found.into_iter().partition(stays);
+        state.newest_snapshot = state.newest_snapshot.min(kept.last().copied().unwrap_or(-1));
+        drop(state);
+        let better = |o: &i64| *o <= log_start && (*o > memory_offset || memory_offset > log_start);
+        if let Some(at) = strays.iter().rposition(better) {
+            let from = self.dir.join(segment_file_name(strays.remove(at), Kind::Snapshot));
+            self.device.rename(&from, &self.dir.join(MEMORY_FILE))?;
+            self.device.sync_directory(&self.dir)?;
+        }
+        self.remove_snapshots(&strays)
     }
 
     /// Removes snapshots of records that are no more: other records will get their offsets.
     pub(super) fn drop_snapshots_above(&self, offset: i64) -> Result<()> {
         let found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+        self.remove_snapshots(&found.into_iter().filter(|o| *o > offset).collect::<Vec<_>>())
+    }
+
+    fn remove_snapshots(&self, offsets: &[i64]) -> Result<()> {
         let mut removed = false;
-        for above in found.into_iter().filter(|o| *o > offset) {
-            removed |= self.device.remove(&self.dir.join(segment_file_name(above, Kind::Snapshot)))?;
+        for offset in offsets {
+            removed |= self.device.remove(&self.dir.join(segment_file_name(*offset, Kind::Snapshot)))?;
         }
         if removed {
             self.device.sync_directory(&self.dir)?;
@@ -143,26 +185,8 @@ pub(super) fn recover<'a>(
     let layout = tidy(device, dir)?;
     let mut report = report.clone();
     let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
-    let mut recovery = Recovery {
-        device,
-        clock,
-        dir,
-        config,
-        clean: report.clean,
-        bounds,
-        layout,
-        report,
-        epochs,
-        epochs_lost,
-        epochs_dirty: epochs_lost,
-        segments: BTreeMap::new(),
-        producers: ProducerTable::new(),
-        txns: OpenTxns::new(),
-        aborted: AbortedIndex::default(),
-        snapshots_due: VecDeque::new(),
-        append_floor_ms: i64::MAX,
-        ahead: None,
-    };
+    let mut recovery = Recovery::new(device, clock, dir, config, bounds, report, layout);
+    (recovery.epochs, recovery.epochs_lost, recovery.epochs_dirty) = (epochs, epochs_lost, epochs_lost);
     recovery.run()?;
     Ok(recovery)
 }
@@ -193,7 +217,7 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     recovery.epochs_dirty = true;
     let segment = new_segment(recovery.device, recovery.clock, recovery.dir, recovery.config, offset)?;
     recovery.segments.insert(offset, segment);
-    recovery.txns.clear();
+    recovery.keep_view(i64::MAX);
     recovery.aborted = AbortedIndex::default();
     Ok(())
 }
@@ -264,6 +288,8 @@ fn assemble(
     };
     // One at the end that was not the source of this state may know less than we do: it is written again.
     let used = recovered.report.snapshot_offset;
+    let transactional = recovered.may_hold_transactions();
+    let producers = recovered.remembered(log_end);
     let newest_snapshot =
         recovered.layout.snapshots.iter().copied().filter(|o| *o < log_end || used == Some(*o)).max().unwrap_or(-1);
     let state = State {
@@ -277,10 +303,11 @@ fn assemble(
         follows_end: options.high_watermark_follows_end,
         epochs: recovered.epochs,
         epochs_dirty: recovered.epochs_dirty,
-        producers: recovered.producers,
+        producers,
         verifications: Verifications::new(),
-        txns: recovered.txns,
+        txns: recovered.view.txns,
         aborted: recovered.aborted,
+        transactional,
         segments: recovered.segments,
         spare: None,
         window: Window::default(),

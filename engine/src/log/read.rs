@@ -95,8 +95,10 @@ impl Shared {
         let base = self.batch_base_at(asked)?;
         let mut state = self.state.lock();
         if state.high_watermark == asked {
-            state.set_high_watermark(base);
+            state.high_watermark = base;
             state.high_watermark_settled = true;
+            state.txns.advance_high_watermark(base);
+            state.check_order();
         }
         Ok(())
     }

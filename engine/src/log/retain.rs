@@ -47,22 +47,28 @@ impl Shared {
         Ok(())
     }
 
-    /// Base offset of the batch that holds `offset`, or `offset` itself where none does.
+    /// Base offset of the batch that holds `offset`, or of the next one where none does; `offset` itself at the end. It is
+    /// where Kafka takes an offset to be once it has looked for its place in a file.
     pub(super) fn batch_base_at(&self, offset: i64) -> Result<i64> {
         self.commit_all(super::types::Ack::Written)?;
-        let (file, size, hint) = {
-            let state = self.state.lock();
-            match state.segment_of(offset) {
-                Some(segment) => (segment.file.clone(), segment.size, segment.hint_for(offset)),
-                None => return Ok(offset),
+        let mut wanted = offset;
+        loop {
+            let (file, size, hint, next) = {
+                let state = self.state.lock();
+                let Some(segment) = state.segment_of(wanted).or(state.segments.values().next()) else {
+                    return Ok(offset);
+                };
+                let next = next_base(&state, segment.base_offset);
+                (segment.file.clone(), segment.size, segment.hint_for(offset), next)
+            };
+            let mut walker = Walker::new(&*file, size);
+            let from = if walker.proves(hint, i64::MIN, offset).unwrap_or(false) { hint } else { 0 };
+            match (walker.find(from, offset), next) {
+                (Ok(Some(found)), _) => return Ok(found.header.base_offset),
+                (Ok(None), Some(next)) => wanted = next,
+                (Ok(None) | Err(Error::Damaged(_)), _) => return Ok(offset),
+                (Err(error), _) => return Err(error),
             }
-        };
-        let mut walker = Walker::new(&*file, size);
-        let from = if walker.proves(hint, i64::MIN, offset).unwrap_or(false) { hint } else { 0 };
-        match walker.find(from, offset) {
-            Ok(Some(found)) => Ok(found.header.base_offset.min(offset)),
-            Ok(None) | Err(Error::Damaged(_)) => Ok(offset),
-            Err(error) => Err(error),
         }
     }
 

@@ -298,9 +298,7 @@ impl Shared {
         state.prepared = spare.prepared;
         state.staging = Staging::new(0, &[]);
         state.staging.birth = Some(Birth { from: spare.path, to });
-        let snapshot = state.freeze_snapshot(Some(sealed));
-        state.newest_snapshot = base_offset;
-        state.snapshots_due.push_back(snapshot);
+        state.freeze_snapshot(Some(sealed));
     }
 
     /// Rolls now, whatever the segment holds; answers the base offset of the active segment.

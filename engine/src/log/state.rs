@@ -246,7 +246,7 @@ pub(crate) struct SideFile {
 pub(crate) struct State {
     pub config: Arc<Config>,
     pub log_start: i64,
-    /// Base offset of the batch that holds the log start: where an older open transaction is taken to begin.
+    /// Base offset of the first batch that ends behind the log start: where an older open transaction is taken to begin.
     pub log_start_batch: i64,
     pub high_watermark: i64,
     /// The high watermark is known to lie between two batches.
@@ -258,6 +258,9 @@ pub(crate) struct State {
     pub verifications: Verifications,
     pub txns: OpenTxns,
     pub aborted: AbortedIndex,
+    /// Producers have used transactions: an empty `.txnindex` is then written too, so that the next opening can tell "none"
+    /// from "lost" without reading the segment.
+    pub transactional: bool,
     pub segments: BTreeMap<i64, Segment>,
     pub staging: Staging,
     /// Length of the active file whose blocks are written.
@@ -348,10 +351,11 @@ impl State {
         self.high_watermark
     }
 
-    /// The inequalities that hold between operations.
+    /// The inequalities that hold between operations. The high watermark may lie below the log start, inside the batch
+    /// that holds both.
     pub fn check_order(&self) {
         debug_assert!(
-            self.log_start <= self.high_watermark,
+            self.log_start.min(self.log_start_batch) <= self.high_watermark,
             "log start {} above the high watermark {}",
             self.log_start,
             self.high_watermark
@@ -387,6 +391,12 @@ impl State {
     /// `flush_messages` records have come since the last sync.
     pub fn flush_is_due(&self) -> bool {
         self.log_end() - self.progress.durable_offset >= self.config.flush_messages
+    }
+
+    /// Kafka takes a snapshot only above the newest one, or the log start where there is none: one there is dropped by its
+    /// next load.
+    pub fn snapshot_floor(&self) -> i64 {
+        if self.newest_snapshot < 0 { self.log_start } else { self.newest_snapshot }
     }
 
     /// Bytes accepted and not yet on the device.

@@ -4,6 +4,7 @@
 //! second one would be exercised only by replicas that diverge.
 
 use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_formats::txn_index;
 use oncelog_snapshot::{OpenTxns, ProducerTable};
 use parking_lot::MutexGuard;
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
 use super::recover::Bounds;
+use super::recover::kept::MEMORY_FILE;
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
@@ -45,15 +47,17 @@ impl Shared {
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
         let kept = state.active().base_offset;
-        let bounds = Bounds { recovery_point: kept, promised: kept, limit: offset };
+        let log_start = state.log_start.min(offset);
+        let bounds = Bounds { recovery_point: kept, promised: kept, limit: offset, log_start };
         let clean = OpenReport { clean: true, ..OpenReport::default() };
         let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds);
-        let recovered = recovered.map_err(|error| give_up(&mut state, error))?;
-        state.producers = recovered.producers;
-        // Which decided transactions the high watermark has not passed was known before, and the pass cannot say it.
-        let decided = std::mem::take(&mut state.txns);
-        state.txns = recovered.txns;
-        state.txns.take_decided_below(offset, decided);
+        let mut recovered = recovered.map_err(|error| give_up(&mut state, error))?;
+        recovered.keep_from(&state.producers, offset);
+        let memory_offset = recovered.memory_offset.unwrap_or(-1);
+        let memory = recovered.memory_offset.is_some_and(|m| m > offset).then(|| recovered.memory_file(offset));
+        state.producers = recovered.remembered(offset);
+        state.txns = recovered.view.txns;
+        state.verifications.clear_all();
         state.aborted = recovered.aborted;
         state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
         state.snapshots_due = recovered.snapshots_due;
@@ -63,9 +67,18 @@ impl Shared {
         if state.log_start > offset {
             (state.log_start, state.log_start_batch) = (offset, offset);
         }
-        let high_watermark = state.high_watermark.min(offset);
-        state.set_high_watermark(high_watermark);
+        // Where it does not move, transactions decided below it hold readers back until it is named again, as in Kafka.
+        if state.high_watermark >= offset {
+            state.set_high_watermark(offset);
+        }
+        self.snapshot_at_end(&mut state);
+        let log_start = state.log_start;
         drop(state);
+        self.write_side_files()?;
+        if let Some(file) = memory {
+            self.device.write_small(&file.path, &file.bytes)?;
+        }
+        self.drop_stray_snapshots(log_start, offset, memory_offset)?;
         self.store_after_truncation(offset)
     }
 
@@ -90,12 +103,14 @@ impl Shared {
             }
         }
         self.drop_snapshots_above(-1)?;
+        self.device.remove(&self.dir.join(MEMORY_FILE))?;
         let config = state.config.clone();
         let segment = new_segment(&*self.device, &*self.clock, &self.dir, &config, offset);
         let segment = segment.map_err(|error| give_up(&mut state, error))?;
         state.producers = ProducerTable::new();
         state.snapshots_due.clear();
         state.txns = OpenTxns::new();
+        state.verifications.clear_all();
         state.aborted = AbortedIndex::default();
         state.epochs.clear();
         state.epochs_dirty = true;
@@ -127,9 +142,12 @@ impl Shared {
         let mut walker = Walker::new(&*segment.file, segment.size);
         let position = walker.find(0, offset)?.map_or(segment.size, |found| found.position);
         let base = segment.base_offset;
-        for kind in [Kind::OffsetIndex, Kind::TimeIndex, Kind::TxnIndex] {
+        for kind in [Kind::OffsetIndex, Kind::TimeIndex] {
             self.device.remove(&self.dir.join(segment_file_name(base, kind)))?;
         }
+        let aborted: Vec<_> = state.aborted.ending_in(base, offset).to_vec();
+        let path = self.dir.join(segment_file_name(base, Kind::TxnIndex));
+        self.device.write_small(&path, &txn_index::encode_all(&aborted))?;
         segment.file.set_length(position)?;
         segment.file.sync()?;
         self.device.sync_directory(&self.dir)?;

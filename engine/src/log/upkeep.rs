@@ -120,11 +120,11 @@ impl Shared {
                 };
                 (segment.base_offset, self.index_files(&state, segment.base_offset))
             };
-            let has_aborts = files.len() > 2;
+            let has_txn_index = files.len() > 2;
             for file in files {
                 self.device.write_small(&file.path, &file.bytes)?;
             }
-            if !has_aborts {
+            if !has_txn_index {
                 // One that recovery did not bear out must not stay for Kafka to read.
                 self.device.remove(&self.dir.join(segment_file_name(base, Kind::TxnIndex)))?;
             }
@@ -145,7 +145,7 @@ impl Shared {
             SideFile { path: path(Kind::TimeIndex), bytes: times },
         ];
         let aborted = state.aborted_in_segment(base_offset);
-        if !aborted.is_empty() {
+        if !aborted.is_empty() || state.transactional {
             files.push(SideFile { path: path(Kind::TxnIndex), bytes: txn_index::encode_all(aborted) });
         }
         files
@@ -251,12 +251,10 @@ impl Shared {
             let mut state = self.state.lock();
             state.check_usable()?;
             let end = state.log_end();
-            if end <= state.newest_snapshot || end == 0 {
+            if end <= state.newest_snapshot || state.producers.is_empty() && end <= state.snapshot_floor() {
                 return Ok(state.newest_snapshot);
             }
-            state.newest_snapshot = end;
-            let snapshot = state.freeze_snapshot(None);
-            state.snapshots_due.push_back(snapshot);
+            state.freeze_snapshot(None);
         }
         self.write_snapshots()?;
         Ok(self.state.lock().newest_snapshot)

@@ -55,8 +55,10 @@ pub struct Oracle {
     pub rolls: Vec<i64>,
     /// The high watermark comes to the end behind every batch, without an event of its own.
     pub follows: bool,
-    /// Markers that were in the log when it was opened hold nothing back (Kafka's load knows only who is open).
+    /// Markers below the snapshot that the state was last rebuilt from hold nothing back: it says only who is open.
     opened_at: i64,
+    /// Offsets of the producer snapshots: at each roll, and wherever the state was rebuilt to.
+    snapshots: Vec<i64>,
     started: [usize; 3],
 }
 
@@ -109,10 +111,20 @@ impl Oracle {
                 let end = self.end();
                 self.rolls.retain(|base| *base <= end);
                 self.high_watermark = self.high_watermark.min(end);
-                self.opened_at = self.opened_at.min(end);
+                self.snapshots.retain(|offset| *offset <= end);
+                self.opened_at = self.snapshots.iter().copied().max().unwrap_or(0);
+                self.snapshots.push(end);
             }
-            Event::Crash | Event::Restart => self.opened_at = end,
-            Event::Roll => self.rolls.push(end),
+            Event::Crash | Event::Restart => {
+                let (bases, newest) = (&self.rolls, self.snapshots.iter().copied().max());
+                self.snapshots.retain(|offset| bases.contains(offset) || Some(*offset) == newest);
+                self.opened_at = end;
+                self.snapshots.push(end);
+            }
+            Event::Roll => {
+                self.rolls.push(end);
+                self.snapshots.push(end);
+            }
         }
     }
 

@@ -1,0 +1,82 @@
+//! Where segments end and whether that is right: gaps, torn tails, damage.
+
+use std::ops::ControlFlow;
+
+use oncelog_formats::file_name::Kind;
+
+use super::{Opened, Recovery};
+use crate::error::{Damage, Result};
+use crate::log::state::Segment;
+use crate::segment::scan::{ScanEnd, Stop};
+
+impl Recovery<'_> {
+    /// Offsets between two segments that neither holds: did the leader or compaction leave them out, or are they lost?
+    pub(super) fn check_gap(&mut self, last_end: Option<i64>, opened: &Opened) -> Result<()> {
+        let Some(end) = last_end.filter(|end| *end < opened.base) else { return Ok(()) };
+        let previous = *self.segments.last_key_value().expect("there is an end").0;
+        let sealed = self.sealed_before(opened.base)?;
+        let lost = match sealed {
+            Some(sealed) => sealed.base_offset != previous || sealed.next_offset != end,
+            None => self.layout.orphans.iter().any(|o| (end..opened.base).contains(o)),
+        };
+        if lost {
+            let path = self.path(end, Kind::Log);
+            let reason = format!("records {end} to {} are missing", opened.base - 1);
+            self.note_damage(Damage { path, position: 0, offset: end, reason });
+        }
+        Ok(())
+    }
+
+    fn note_damage(&mut self, damage: Damage) {
+        tracing::error!(%damage, "damage below what was promised: the log is read-only around it");
+        self.report.damage.push(damage);
+    }
+
+    /// What lies behind the last good batch: nothing, a tail to cut, or damage.
+    pub(super) fn judge(&mut self, segment: &mut Segment, opened: &Opened, end: ScanEnd) -> Result<ControlFlow<()>> {
+        let path = opened.file.path();
+        let known_end = opened.index_end.unwrap_or(i64::MIN);
+        let promised = if self.clean && opened.next_base.is_some() { i64::MAX } else { self.bounds.promised };
+        let reason = match &end.stop {
+            Stop::End if opened.next_base.is_some() && known_end >= end.next_offset => {
+                format!("the index knows offset {known_end}, the file ends before it")
+            }
+            Stop::End if opened.next_base.is_none() && end.next_offset < self.bounds.promised => {
+                format!("the log ends here, everything below offset {} was promised", self.bounds.promised)
+            }
+            Stop::End => return Ok(ControlFlow::Continue(())),
+            Stop::Zeroes => "zeroes".to_string(),
+            Stop::Broken(reason) => reason.clone(),
+        };
+        let damage = Damage { path, position: end.position, offset: end.next_offset, reason };
+        let complete = opened.next_base == Some(end.next_offset);
+        if !complete && end.next_offset < promised.min(opened.next_base.unwrap_or(i64::MAX)) {
+            if let Some(next) = opened.next_base {
+                segment.next_offset = next;
+            }
+            segment.damage = Some(damage.clone());
+            self.note_damage(damage);
+            return Ok(ControlFlow::Continue(()));
+        }
+        if end.stop == Stop::End {
+            return Ok(ControlFlow::Continue(()));
+        }
+        opened.file.set_length(end.position)?;
+        opened.file.sync()?;
+        if end.stop != Stop::Zeroes {
+            tracing::warn!(%damage, "torn tail cut off");
+            self.report.cut.push(damage);
+        }
+        Ok(if complete || opened.next_base.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
+    /// Segments behind one that had to be cut were never promised, and what they hold does not follow on.
+    pub(super) fn drop_segments_behind(&mut self, last_end: Option<i64>) -> Result<()> {
+        let Some(end) = last_end else { return Ok(()) };
+        let last = *self.segments.last_key_value().expect("there is an end").0;
+        for base in self.layout.bases.clone().into_iter().filter(|b| *b > last) {
+            self.forget_segment(base, &format!("lies behind the cut at offset {end}"))?;
+        }
+        Ok(())
+    }
+}

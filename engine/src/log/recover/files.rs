@@ -1,0 +1,190 @@
+//! The files of a segment and the snapshots, as they are found: absent, usable, or put aside.
+
+use std::collections::BTreeMap;
+
+use oncelog_device::{DeviceFile, OpenMode};
+use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_formats::snapshot::SealedSegment;
+use oncelog_formats::txn_index::{self, AbortedTxn};
+use oncelog_snapshot::ProducerTable;
+use oncelog_snapshot::codec::{self, Loaded};
+
+use super::kept::{MEMORY_FILE, table_below};
+use super::{Opened, Recovery};
+use crate::error::Result;
+use crate::index::SegmentIndex;
+use crate::log::describe::SNAPSHOT_LIMIT_BYTES;
+
+impl Recovery<'_> {
+    pub(super) fn open_segments(&mut self) -> Result<Vec<Opened>> {
+        let bases = self.layout.bases.clone();
+        let modified: BTreeMap<String, i64> =
+            self.device.list(self.dir)?.into_iter().map(|e| (e.name, e.modified_ms)).collect();
+        let mut opened = Vec::with_capacity(bases.len());
+        if !self.clean {
+            // A dead process may have left names that are not on disk yet either.
+            self.device.sync_directory(self.dir)?;
+        }
+        for (i, &base) in bases.iter().enumerate() {
+            let file = self.device.open(&self.path(base, Kind::Log), OpenMode::Write)?;
+            if !self.clean {
+                // What a dead process wrote may not be on disk yet; it must be before anything follows from it.
+                file.sync()?;
+            }
+            let length = file.length()?;
+            let (index, index_end) = self.load_index(base, length, &*file)?;
+            let aborted = self.load_aborted(base, bases.get(i + 1).copied())?;
+            let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(0);
+            opened.push(Opened {
+                base,
+                next_base: bases.get(i + 1).copied(),
+                file,
+                length,
+                index,
+                index_end,
+                aborted,
+                modified_ms,
+            });
+        }
+        Ok(opened)
+    }
+
+    /// The index as stored, if its last entry points where it says.
+    fn load_index(
+        &mut self,
+        base: i64,
+        length: u64,
+        file: &dyn DeviceFile,
+    ) -> Result<(Option<SegmentIndex>, Option<i64>)> {
+        let limit = length.max(64 << 20);
+        let offsets = self.device.read_small(&self.path(base, Kind::OffsetIndex), limit)?;
+        let times = self.device.read_small(&self.path(base, Kind::TimeIndex), limit)?;
+        let (Some(offsets), Some(times)) = (offsets, times) else { return Ok((None, None)) };
+        let (index, findings) = SegmentIndex::from_bytes(base, self.config, &offsets, &times);
+        let mut walker = crate::segment::walk::Walker::new(file, length);
+        let mut sound = |entry: &oncelog_formats::offset_index::OffsetEntry| {
+            walker.proves(u64::from(entry.position), base, entry.offset).unwrap_or(false)
+        };
+        let entries = index.offset_entries();
+        let first_sound = entries.first().is_none_or(&mut sound);
+        let ordered = findings
+            .iter()
+            .all(|f| f.partial_bytes == 0 && f.first_not_increasing.is_none() && f.first_out_of_range.is_none());
+        let index_end = entries.last().map(|e| e.offset).filter(|_| first_sound && ordered);
+        let usable = first_sound && findings.iter().all(|f| f.is_clean()) && entries.last().is_none_or(&mut sound);
+        if !usable {
+            self.report.repaired.push(format!("index of segment {base} is not what the log says: rebuilt"));
+        }
+        Ok((usable.then_some(index), index_end))
+    }
+
+    fn load_aborted(&mut self, base: i64, next_base: Option<i64>) -> Result<Option<Vec<AbortedTxn>>> {
+        let path = self.path(base, Kind::TxnIndex);
+        let Some(bytes) = self.device.read_small(&path, 1 << 30)? else { return Ok(None) };
+        let in_segment =
+            |txn: &AbortedTxn| txn.last_offset >= base && next_base.is_none_or(|next| txn.last_offset < next);
+        match txn_index::decode_all(&bytes) {
+            Ok((entries, findings)) if findings.is_clean() && entries.iter().all(in_segment) => Ok(Some(entries)),
+            _ => {
+                self.report.repaired.push(format!("{}: unreadable, rebuilt", path.display()));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The newest readable snapshot above `floor` and not above `limit`.
+    pub(super) fn newest_snapshot(&mut self, floor: i64, limit: i64) -> Result<Option<(i64, Loaded)>> {
+        let candidates = self.layout.snapshots.clone().into_iter().rev().filter(|o| *o > floor && *o <= limit);
+        for offset in candidates {
+            if let Some(loaded) = self.load_snapshot(offset)? {
+                return Ok(Some((offset, loaded)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The newest table that any `.snapshot` not above `limit` holds, unless the view begins with that very file.
+    pub(super) fn newest_memory(&mut self, limit: i64) -> Result<Option<(i64, ProducerTable)>> {
+        let newest = self.layout.snapshots.iter().copied().rfind(|o| *o <= limit);
+        if newest == self.report.snapshot_offset {
+            return Ok(None);
+        }
+        let found = self.newest_snapshot(self.report.snapshot_offset.unwrap_or(i64::MIN), limit)?;
+        Ok(found.map(|(offset, loaded)| (offset, loaded.table)))
+    }
+
+    /// The newest table of a file not above `offset`: a truncation may come back to there. Where there is none, what the
+    /// file of ours says of the log below `limit`.
+    pub(super) fn memory_below(&mut self, offset: i64, limit: i64) -> Result<Option<(i64, ProducerTable)>> {
+        let own = self.load_memory(limit)?;
+        let floor = own.as_ref().map(|(own, _)| *own).filter(|own| *own <= offset).unwrap_or(i64::MIN);
+        let found = self.newest_snapshot(floor, offset)?;
+        Ok(found.map(|(offset, loaded)| (offset, loaded.table)).or(own))
+    }
+
+    /// Of producers whose records a crash has taken since, what is still there.
+    fn load_memory(&mut self, limit: i64) -> Result<Option<(i64, ProducerTable)>> {
+        let path = self.dir.join(MEMORY_FILE);
+        let Some(bytes) = self.device.read_small(&path, SNAPSHOT_LIMIT_BYTES)? else { return Ok(None) };
+        let reason = match codec::decode(&bytes) {
+            Ok(Loaded { table, meta: Some(meta), .. }) => {
+                let offset = meta.log_end_offset;
+                self.memory_offset = Some(offset);
+                let table = if offset <= limit { table } else { table_below(&table, limit) };
+                return Ok(Some((offset.min(limit), table)));
+            }
+            // A snapshot that Kafka wrote: it says nothing of what its load forgets.
+            Ok(_) => return Ok(None),
+            Err(reason) => reason.to_string(),
+        };
+        self.put_aside(MEMORY_FILE, &reason)?;
+        Ok(None)
+    }
+
+    fn load_snapshot(&mut self, offset: i64) -> Result<Option<Loaded>> {
+        let name = segment_file_name(offset, Kind::Snapshot);
+        let bytes = self.device.read_small(&self.dir.join(&name), SNAPSHOT_LIMIT_BYTES)?.unwrap_or_default();
+        match codec::decode(&bytes) {
+            Ok(loaded) => Ok(Some(loaded)),
+            Err(reason) => {
+                self.layout.snapshots.retain(|o| *o != offset);
+                self.put_aside(&name, &reason.to_string())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// An unreadable file is kept under another name, reported, and counts no more.
+    fn put_aside(&mut self, name: &str, reason: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        self.device.rename(&path, &self.dir.join(format!("{name}.unreadable-oncelog")))?;
+        self.report.repaired.push(format!("{}: {reason}; kept aside, an older one is used", path.display()));
+        Ok(())
+    }
+
+    /// What the snapshot at a roll remembers of the segment that it closed.
+    pub(super) fn sealed_before(&self, base: i64) -> Result<Option<SealedSegment>> {
+        let path = self.path(base, Kind::Snapshot);
+        let Some(bytes) = self.device.read_small(&path, SNAPSHOT_LIMIT_BYTES)? else { return Ok(None) };
+        Ok(codec::decode(&bytes).ok().and_then(|l| l.meta).and_then(|m| m.sealed))
+    }
+
+    pub fn forget_segment(&mut self, base: i64, reason: &str) -> Result<()> {
+        self.report.repaired.push(format!("segment {base} {reason}: set aside as .deleted"));
+        for kind in Kind::ALL {
+            let from = self.path(base, kind);
+            if self.device.length(&from)?.is_some() {
+                let to = self.dir.join(format!("{}.deleted", segment_file_name(base, kind)));
+                self.device.rename(&from, &to)?;
+            }
+        }
+        self.layout.snapshots.retain(|o| *o != base);
+        Ok(())
+    }
+}
+
+/// Largest timestamp of the first batch in the file.
+pub(super) fn first_timestamp(file: &dyn DeviceFile, length: u64) -> Option<i64> {
+    let mut walker = crate::segment::walk::Walker::new(file, length);
+    walker.header(0).ok().flatten().map(|found| found.header.max_timestamp)
+}

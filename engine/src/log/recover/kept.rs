@@ -1,0 +1,138 @@
+//! What is remembered beyond Kafka's steps, so that a retry of one of a producer's last five batches is never stored twice.
+//!
+//! Kafka forgets a producer when its last record lies below the log start and the log is loaded, and the batches of the
+//! window that its snapshot has no room for. Here both stay. A producer that Kafka's steps find is taken as they find it
+//! (open transaction, coordinator epoch, timestamps) and only gets the older batches of its window back; one that they do
+//! not find keeps epoch and window, and no transaction: none of its records can be read any more.
+//!
+//! Where no `.snapshot` may hold that memory (Kafka drops those at or below the log start), a file of ours does, in the
+//! same format.
+
+use oncelog_formats::num::sequence_add;
+use oncelog_snapshot::codec::{self, SnapshotMeta};
+use oncelog_snapshot::{Incoming, ProducerEntry, ProducerTable};
+
+use super::Recovery;
+use crate::log::state::SideFile;
+
+/// Producers that no `.snapshot` of the directory may speak of.
+pub(in crate::log) const MEMORY_FILE: &str = "producers.oncelog";
+
+impl Recovery<'_> {
+    /// Everything remembered of the log below `end`.
+    pub fn remembered(&self, end: i64) -> ProducerTable {
+        let mut table = self.view.producers.clone();
+        for (id, old) in self.memory(end).iter() {
+            let entry = match table.get(id) {
+                None => Some(old),
+                Some(found) => with_older_batches(&old, &found),
+            };
+            if let Some(entry) = entry {
+                table.put(id, entry);
+            }
+        }
+        table
+    }
+
+    /// What is kept and what the newest file says, below `end`: they may come from farther on. Without transactions.
+    fn memory(&self, end: i64) -> ProducerTable {
+        let mut memory = ProducerTable::new();
+        let ahead = self.ahead.as_ref().filter(|(offset, _)| *offset <= end).map(|(_, table)| table);
+        for (id, entry) in self.kept.iter().chain(ahead.into_iter().flat_map(ProducerTable::iter)) {
+            let Some(mut entry) = up_to(entry, end) else { continue };
+            (entry.txn_first_offset, entry.coordinator_epoch) = (None, -1);
+            let newest = |e: &ProducerEntry| (e.epoch, e.last_offset());
+            let entry = match memory.get(id) {
+                Some(other) if newest(&other) >= newest(&entry) => with_older_batches(&entry, &other).unwrap_or(other),
+                Some(other) => with_older_batches(&other, &entry).unwrap_or(entry),
+                None => entry,
+            };
+            memory.put(id, entry);
+        }
+        memory
+    }
+
+    /// Kafka's steps begin again with nothing at `offset`.
+    pub fn keep_view(&mut self, offset: i64) {
+        self.kept = self.remembered(offset);
+        self.view.producers.clear();
+        self.view.txns.clear();
+    }
+
+    pub(super) fn keep(&mut self, batch: &Incoming, append_ms: i64) {
+        let mut beside = super::View { producers: std::mem::take(&mut self.kept), ..Default::default() };
+        let _ = beside.apply(batch, append_ms);
+        self.kept = beside.producers;
+    }
+
+    /// Adds what was in memory before the log was cut to `end`, of producers that no file tells of.
+    pub fn keep_from(&mut self, before: &ProducerTable, end: i64) {
+        for (id, entry) in before.iter().filter_map(|(id, entry)| Some((id, below(&entry, end)?))) {
+            if self.kept.get(id).is_none() {
+                self.kept.put(id, entry);
+            }
+        }
+    }
+
+    /// The file that remembers what no snapshot may.
+    pub fn memory_file(&self, log_end: i64) -> SideFile {
+        let meta = SnapshotMeta { log_end_offset: log_end, durable_offset: log_end, sealed: None, log_id: None };
+        SideFile { path: self.dir.join(MEMORY_FILE), bytes: codec::encode(&mut self.remembered(log_end), &meta) }
+    }
+}
+
+/// Of each producer the batches below `end`.
+pub(super) fn table_below(table: &ProducerTable, end: i64) -> ProducerTable {
+    let mut rest = ProducerTable::new();
+    for (id, entry) in table.iter() {
+        if let Some(entry) = below(&entry, end) {
+            rest.put(id, entry);
+        }
+    }
+    rest
+}
+
+/// The entry as it is if it ends below `end`, else [`below`].
+fn up_to(entry: ProducerEntry, end: i64) -> Option<ProducerEntry> {
+    if entry.last_offset() < end { Some(entry) } else { below(&entry, end) }
+}
+
+/// The entry with the batches below `end` alone; `None` if none is left.
+fn below(entry: &ProducerEntry, end: i64) -> Option<ProducerEntry> {
+    let mut rest = ProducerEntry::default();
+    rest.epoch = entry.epoch;
+    rest.last_append_ms = entry.last_append_ms;
+    for batch in entry.batches().iter().filter(|batch| batch.last_offset < end) {
+        rest.push_batch(*batch);
+        rest.last_timestamp = batch.timestamp;
+    }
+    (!rest.batches().is_empty()).then_some(rest)
+}
+
+/// `found` with the batches of `old` that precede its own without a break; `None` where there is nothing to add.
+fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<ProducerEntry> {
+    if old.epoch != found.epoch {
+        return None;
+    }
+    let first = found.batches().first();
+    let precedes = |last_offset: i64| first.is_none_or(|first| last_offset < first.first_offset);
+    let older: Vec<_> = old.batches().iter().filter(|batch| precedes(batch.last_offset)).collect();
+    let joins = match (older.last(), first) {
+        (Some(last), Some(first)) => sequence_add(last.last_sequence, 1) == first.first_sequence,
+        (last, _) => last.is_some(),
+    };
+    let same_end = old.last_offset() == found.last_offset();
+    if !joins && !same_end {
+        return None;
+    }
+    let mut richer = ProducerEntry::default();
+    richer.epoch = found.epoch;
+    richer.coordinator_epoch = found.coordinator_epoch;
+    richer.last_timestamp = found.last_timestamp;
+    richer.txn_first_offset = found.txn_first_offset;
+    richer.last_append_ms = if same_end { old.last_append_ms } else { found.last_append_ms };
+    for batch in older.into_iter().filter(|_| joins).chain(found.batches()) {
+        richer.push_batch(*batch);
+    }
+    Some(richer)
+}

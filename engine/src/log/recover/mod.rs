@@ -1,0 +1,315 @@
+//! What the files of a log say: segments, indexes, epochs and producers, in one pass over what has to be read.
+//!
+//! Nothing on disk is believed over the log. A tail that was never promised is cut; damage below what was promised is left
+//! alone.
+//!
+//! The state of the producers is rebuilt by Kafka's own steps (`LogLoader`, `ProducerStateManager`): begin at the newest
+//! snapshot above the log start, else at the log start with nothing; after a crash no later than the first segment that
+//! has to be looked at. So a replica of ours and one of Kafka's that load the same files agree on what is open, stable
+//! and fenced. What Kafka's steps forget and we still know is remembered beside ([`kept`]): producers all of whose records
+//! are gone, and batches of the window that lie below where the replay began.
+
+mod aborted;
+mod ends;
+mod files;
+pub(super) mod kept;
+mod replay;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oncelog_device::{Clock, Device, DeviceFile};
+use oncelog_formats::file_name::{Kind, segment_file_name};
+use oncelog_formats::txn_index::AbortedTxn;
+use oncelog_snapshot::ProducerTable;
+use oncelog_snapshot::codec;
+
+use super::checkpoint::SnapshotDue;
+use super::layout::Layout;
+use super::state::Segment;
+use super::types::OpenReport;
+use crate::config::Config;
+use crate::epochs::EpochCache;
+use crate::error::Result;
+use crate::index::{AbortedIndex, SegmentIndex};
+use crate::segment::scan::scan;
+use replay::View;
+
+/// Everything that recovery works on and leaves behind.
+pub(super) struct Recovery<'a> {
+    pub device: &'a dyn Device,
+    pub clock: &'a dyn Clock,
+    pub dir: &'a Path,
+    pub config: &'a Config,
+    pub clean: bool,
+    pub bounds: Bounds,
+    pub layout: Layout,
+    pub report: OpenReport,
+    pub epochs: EpochCache,
+    /// The epoch file was unreadable: epochs come from the batches alone.
+    pub epochs_lost: bool,
+    pub epochs_dirty: bool,
+    pub segments: BTreeMap<i64, Segment>,
+    /// What Kafka's steps lead to.
+    pub view: View,
+    pub aborted: AbortedIndex,
+    /// What is known besides.
+    pub kept: ProducerTable,
+    /// The newest table that any file holds, if the pass does not begin with it: it counts once the pass has come there.
+    ahead: Option<(i64, ProducerTable)>,
+    /// Offset of the newest file that any of this came from.
+    pub newest_used: Option<i64>,
+    /// What the file of ours says of its offset.
+    pub memory_offset: Option<i64>,
+    pub snapshots_due: VecDeque<SnapshotDue>,
+    /// Append times of replayed batches lie between this and now.
+    pub append_floor_ms: i64,
+    starts: Starts,
+}
+
+/// Between which offsets recovery looks, and what it may count on.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Segments below need no second look after a crash.
+    pub recovery_point: i64,
+    /// Everything below was promised to be on disk, by the checkpoint file: what is missing there is damage. A recovery
+    /// point that the caller names says only where to look.
+    pub promised: i64,
+    /// Snapshots above are not used.
+    pub limit: i64,
+    /// Records below are deleted, whether they are still there or not.
+    pub log_start: i64,
+}
+
+/// Where the parts of the pass begin.
+#[derive(Clone, Copy)]
+struct Starts {
+    /// Base of the first segment that a crash puts in doubt: it is read whole, and so is every one behind it.
+    doubt: i64,
+    /// Batches that end at or above this offset count in Kafka's view.
+    view: i64,
+    /// Batches below that and at or above this offset are kept beside it.
+    kept: i64,
+}
+
+/// Which of a segment's files are made anew from its batches.
+#[derive(Clone, Copy)]
+struct Rebuild {
+    index: bool,
+    aborted: bool,
+}
+
+/// A segment as it was found, before its batches are looked at.
+struct Opened {
+    base: i64,
+    next_base: Option<i64>,
+    file: Arc<dyn DeviceFile>,
+    length: u64,
+    index: Option<SegmentIndex>,
+    /// Offset that the stored, plausible index ends with.
+    index_end: Option<i64>,
+    aborted: Option<Vec<AbortedTxn>>,
+    modified_ms: i64,
+}
+
+impl<'a> Recovery<'a> {
+    pub fn new(
+        device: &'a dyn Device,
+        clock: &'a dyn Clock,
+        dir: &'a Path,
+        config: &'a Config,
+        bounds: Bounds,
+        report: OpenReport,
+        layout: Layout,
+    ) -> Self {
+        Self {
+            device,
+            clock,
+            dir,
+            config,
+            clean: report.clean,
+            bounds,
+            layout,
+            report,
+            epochs: EpochCache::new(),
+            epochs_lost: false,
+            epochs_dirty: false,
+            segments: BTreeMap::new(),
+            view: View::default(),
+            aborted: AbortedIndex::default(),
+            kept: ProducerTable::new(),
+            ahead: None,
+            newest_used: None,
+            memory_offset: None,
+            snapshots_due: VecDeque::new(),
+            append_floor_ms: i64::MAX,
+            starts: Starts { doubt: i64::MAX, view: i64::MIN, kept: i64::MAX },
+        }
+    }
+
+    /// Reads the directory; answers the log end.
+    pub fn run(&mut self) -> Result<i64> {
+        let opened = self.open_segments()?;
+        self.choose_starts(&opened)?;
+        let last_two: Vec<i64> = opened.iter().rev().take(2).map(|o| o.base).collect();
+        let mut found = self.find_aborted(&opened)?;
+        let mut last_end = None;
+        for mut opened in opened {
+            let base = opened.base;
+            if last_end.is_some_and(|end| end > base) {
+                // A segment that begins below what was read before it holds nothing new.
+                self.forget_segment(base, "begins below the end of the segment before it")?;
+                continue;
+            }
+            self.check_gap(last_end, &opened)?;
+            let in_doubt = base >= self.starts.doubt;
+            if in_doubt && base <= self.bounds.log_start {
+                self.keep_view(base);
+            }
+            if base <= self.bounds.log_start && opened.next_base.is_none_or(|next| next > self.bounds.log_start) {
+                self.remember_at(base);
+            }
+            if in_doubt || last_two.contains(&base) {
+                self.snapshot_at(base);
+            }
+            let rebuild = Rebuild { index: in_doubt || opened.index.is_none() || self.epochs_lost, aborted: in_doubt };
+            let found = found.remove(&base);
+            let persisted = !rebuild.index && !in_doubt && found.is_none();
+            let aborted = opened.aborted.take().filter(|_| !in_doubt).or(found);
+            for txn in aborted.into_iter().flatten() {
+                self.aborted.push(txn);
+            }
+            let (mut segment, goes_on) = self.recover_segment(opened, rebuild)?;
+            segment.persisted = persisted;
+            last_end = Some(segment.next_offset);
+            self.segments.insert(base, segment);
+            if goes_on.is_break() {
+                break;
+            }
+        }
+        self.drop_segments_behind(last_end)?;
+        let end = last_end.unwrap_or(self.bounds.log_start);
+        self.aborted.truncate_to(end);
+        if !self.clean {
+            // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
+            self.view.txns.forget_decided_below(i64::MAX);
+            if end <= self.bounds.log_start {
+                self.keep_view(end);
+            }
+        }
+        Ok(end)
+    }
+
+    fn path(&self, base: i64, kind: Kind) -> PathBuf {
+        self.dir.join(segment_file_name(base, kind))
+    }
+
+    /// Loads the snapshots that the pass begins with, and says which batches it takes.
+    fn choose_starts(&mut self, opened: &[Opened]) -> Result<()> {
+        let Bounds { recovery_point, limit, log_start, .. } = self.bounds;
+        let doubtful = |o: &&Opened| !self.clean && o.next_base.is_none_or(|next| next > recovery_point);
+        let doubt = opened.iter().find(doubtful).map_or(i64::MAX, |o| o.base);
+        // As in Kafka: a crash leaves the log start at the value of its checkpoint, a clean load raises it to the data.
+        let first_base = opened.first().map_or(log_start, |o| o.base);
+        let start = if self.clean { log_start.max(first_base) } else { log_start };
+        let mut view = start;
+        let chosen = self.newest_snapshot(start, limit.min(doubt))?;
+        if let Some((offset, loaded)) = &chosen {
+            view = *offset;
+            (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
+            self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
+            self.view = View::from_table(loaded.table.clone(), self.clock.now_ms(), self.config);
+        }
+        self.starts = Starts { doubt, view, kept: i64::MAX };
+        self.ahead = self.newest_memory(limit)?;
+        if chosen.is_none() {
+            self.starts.kept = i64::MIN;
+            if let Some((offset, table)) = self.memory_below(view, limit)? {
+                self.append_floor_ms = table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
+                (self.kept, self.starts.kept) = (table, offset);
+            }
+        }
+        self.newest_used = self.ahead.as_ref().map(|(offset, _)| *offset).max(self.newest_used);
+        Ok(())
+    }
+
+    /// The segment that holds the log start is where a truncation may come back to, and what lies before it may be removed:
+    /// our file must know the producers there.
+    fn remember_at(&mut self, base: i64) {
+        let newest = self.memory_offset.unwrap_or(-1).max(if self.starts.kept > base { -1 } else { self.starts.kept });
+        if self.report.snapshot_offset.is_none() && base > newest && !self.kept.is_empty() {
+            let file = self.memory_file(base);
+            self.memory_offset = Some(base);
+            self.snapshots_due.push_back(SnapshotDue::ready(kept::MEMORY_FILE.to_owned(), file.bytes));
+        }
+    }
+
+    /// Kafka's load leaves a snapshot at the bases of the last two segments and of those in doubt.
+    fn snapshot_at(&mut self, base: i64) {
+        let stands = self.layout.snapshots.contains(&base) && base <= self.starts.doubt;
+        if stands || base <= self.starts.view.max(self.bounds.log_start) {
+            return;
+        }
+        let meta = codec::SnapshotMeta {
+            log_end_offset: base,
+            durable_offset: base.min(self.bounds.recovery_point),
+            sealed: None,
+            log_id: None,
+        };
+        let bytes = codec::encode(&mut self.remembered(base), &meta);
+        let name = segment_file_name(base, Kind::Snapshot).to_string();
+        self.snapshots_due.push_back(SnapshotDue::ready(name, bytes));
+        if !self.layout.snapshots.contains(&base) {
+            self.layout.snapshots.push(base);
+            self.layout.snapshots.sort_unstable();
+        }
+    }
+
+    /// Reads what has to be read of one segment. Breaks if nothing behind it belongs to the log.
+    fn recover_segment(&mut self, mut opened: Opened, rebuild: Rebuild) -> Result<(Segment, ControlFlow<()>)> {
+        let base = opened.base;
+        let index = opened.index.take().filter(|_| !rebuild.index);
+        let from = self.starts.view.min(self.starts.kept);
+        // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
+        let start = match &index {
+            Some(index) if from > base => {
+                let skip_to = if opened.next_base.is_some_and(|next| next <= from) { i64::MAX } else { from };
+                index.lookup_offset(skip_to)
+            }
+            _ => 0,
+        };
+        let mut segment = Segment {
+            base_offset: base,
+            file: opened.file.clone(),
+            size: 0,
+            next_offset: base,
+            data_end: base,
+            index: index.unwrap_or_else(|| SegmentIndex::new(base, self.config)),
+            first_batch_timestamp: None,
+            created_ms: self.clock.now_ms(),
+            grown_ms: opened.modified_ms.min(self.clock.now_ms()),
+            damage: None,
+            persisted: true,
+            has_index_files: !rebuild.index,
+        };
+        let file = opened.file.clone();
+        let end = scan(&*file, start, opened.length, base, |position, view| {
+            self.take_batch(&mut segment, position, &view, rebuild)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if start > 0 {
+            segment.first_batch_timestamp = files::first_timestamp(&*file, opened.length);
+        }
+        if rebuild.index && opened.next_base.is_some() {
+            let _ = segment.index.seal();
+        }
+        if !rebuild.index {
+            segment.index.restart_counter();
+        }
+        (segment.size, segment.next_offset, segment.data_end) = (end.position, end.next_offset, end.next_offset);
+        let goes_on = self.judge(&mut segment, &opened, end)?;
+        Ok((segment, goes_on))
+    }
+}

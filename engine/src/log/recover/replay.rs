@@ -1,0 +1,118 @@
+//! Batches of the log applied to producer states, by the rules of a replica.
+
+use oncelog_formats::BatchView;
+use oncelog_formats::txn_index::AbortedTxn;
+use oncelog_snapshot::{AdmitOptions, Incoming, OpenTxns, Origin, ProducerTable, Refusal, Verdict, absorb, admit};
+
+use super::{Rebuild, Recovery};
+use crate::config::Config;
+use crate::error::Result;
+use crate::log::state::Segment;
+use crate::segment::incoming;
+
+/// Producers and transactions as some way of reading the log leads to them.
+#[derive(Default)]
+pub(in crate::log) struct View {
+    pub producers: ProducerTable,
+    pub txns: OpenTxns,
+}
+
+impl View {
+    /// What a snapshot says, less what has expired since.
+    pub fn from_table(mut producers: ProducerTable, now_ms: i64, config: &Config) -> Self {
+        producers.expire(now_ms, config.producer_id_expiration_ms);
+        let txns = OpenTxns::from_table(&producers);
+        Self { producers, txns }
+    }
+
+    /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported. Answers the
+    /// transaction that is aborted here.
+    pub fn apply(&mut self, batch: &Incoming, append_ms: i64) -> std::result::Result<Option<AbortedTxn>, Refusal> {
+        let options = AdmitOptions {
+            origin: Origin::Replication,
+            verification_enabled: false,
+            txn_version: None,
+            guard: None,
+            now_ms: append_ms,
+        };
+        let id = batch.producer_id;
+        let (known, hint) = self.producers.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
+        let (update, completed, started_txn) = match admit(&known, None, None, batch, &options) {
+            Verdict::Append { update, completed, started_txn, .. } => (update, completed, started_txn),
+            Verdict::Refuse(refusal) => {
+                self.producers.apply(id, &absorb(&known.standing, batch, append_ms), hint);
+                return Err(refusal);
+            }
+            Verdict::Duplicate(_) => return Ok(None),
+        };
+        self.producers.apply(id, &update, hint);
+        if started_txn {
+            self.txns.start(batch.producer_id, batch.first_offset);
+        }
+        let Some(completed) = completed else { return Ok(None) };
+        let last_stable_offset = self.txns.complete(&completed);
+        Ok((!completed.commit).then_some(AbortedTxn {
+            producer_id: completed.producer_id,
+            first_offset: completed.first_offset,
+            last_offset: completed.last_offset,
+            last_stable_offset,
+        }))
+    }
+}
+
+impl Recovery<'_> {
+    pub(super) fn take_batch(
+        &mut self,
+        segment: &mut Segment,
+        position: u64,
+        view: &BatchView<'_>,
+        rebuild: Rebuild,
+    ) -> Result<()> {
+        let header = view.header();
+        self.report.batches_scanned += 1;
+        self.report.bytes_scanned += header.size_bytes() as u64;
+        segment.first_batch_timestamp.get_or_insert(header.max_timestamp);
+        if rebuild.index {
+            segment.index_batch(position, header);
+            if header.partition_leader_epoch > self.epochs.latest().unwrap_or(-1) {
+                self.epochs_dirty |=
+                    self.epochs.assign(header.partition_leader_epoch, header.base_offset).unwrap_or(false);
+            }
+        } else {
+            segment.index.note_timestamp(header.max_timestamp, header.last_offset());
+        }
+        let in_doubt = segment.base_offset >= self.starts.doubt;
+        let counts = in_doubt || header.last_offset() >= self.starts.view;
+        if (counts || header.last_offset() >= self.starts.kept)
+            && let Some(batch) = incoming(view)?
+        {
+            self.report.batches_replayed += 1;
+            self.replay(&batch, counts, rebuild.aborted);
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, batch: &Incoming, counts: bool, rebuild_aborted: bool) {
+        let append_ms = self.append_ms(batch);
+        if !counts {
+            self.keep(batch, append_ms);
+            return;
+        }
+        match self.view.apply(batch, append_ms) {
+            Ok(Some(aborted)) if rebuild_aborted => self.aborted.push(aborted),
+            Ok(_) => {}
+            Err(refusal) => {
+                self.report.repaired.push(format!("offset {}: {refusal}; kept as it stands", batch.first_offset));
+            }
+        }
+    }
+
+    /// When a replayed batch was appended is not known: its own time, within what can be.
+    fn append_ms(&self, batch: &Incoming) -> i64 {
+        let now_ms = self.clock.now_ms();
+        match batch.max_timestamp {
+            ..0 => now_ms,
+            own => own.clamp(self.append_floor_ms.min(now_ms), now_ms),
+        }
+    }
+}
