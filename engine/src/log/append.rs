@@ -210,6 +210,7 @@ impl Shared {
         }
         state.progress.accepted += 1;
         apply_changes(state, candidates);
+        state.refresh_first_unstable();
         state.check_order();
     }
 }

@@ -21,7 +21,7 @@ impl Shared {
             recovery_point: state.progress.durable_offset,
             high_watermark: state.high_watermark,
             last_stable_offset: state.last_stable(),
-            first_unstable_offset: state.first_unstable(),
+            first_unstable_offset: state.first_unstable,
             segments: state
                 .segments
                 .values()

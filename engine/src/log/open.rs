@@ -306,6 +306,7 @@ fn assemble(
         producers,
         verifications: Verifications::new(),
         txns: recovered.view.txns,
+        first_unstable: None,
         aborted: recovered.aborted,
         transactional,
         segments: recovered.segments,

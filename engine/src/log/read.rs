@@ -98,6 +98,7 @@ impl Shared {
             state.high_watermark = base;
             state.high_watermark_settled = true;
             state.txns.advance_high_watermark(base);
+            state.refresh_first_unstable();
             state.check_order();
         }
         Ok(())

@@ -41,9 +41,11 @@ impl Shared {
         if state.epochs.truncate_from_start(offset) {
             state.epochs_dirty = true;
         }
-        let high_watermark = state.high_watermark;
         state.txns.advance_high_watermark(offset);
-        state.set_high_watermark(high_watermark);
+        if state.high_watermark < offset {
+            state.set_high_watermark(offset);
+        }
+        state.refresh_first_unstable();
         Ok(())
     }
 

@@ -257,6 +257,9 @@ pub(crate) struct State {
     pub producers: ProducerTable,
     pub verifications: Verifications,
     pub txns: OpenTxns,
+    /// First offset of the earliest transaction that is open, or decided above the high watermark: see
+    /// [`State::refresh_first_unstable`].
+    pub first_unstable: Option<i64>,
     pub aborted: AbortedIndex,
     /// Producers have used transactions: an empty `.txnindex` is then written too, so that the next opening can tell "none"
     /// from "lost" without reading the segment.
@@ -319,14 +322,15 @@ impl State {
         }
     }
 
-    /// First offset of the earliest transaction that is open, or decided above the high watermark.
-    pub fn first_unstable(&self) -> Option<i64> {
-        let first = self.txns.first_unstable()?;
-        Some(if first < self.log_start { self.log_start_batch } else { first })
+    /// Finds the first unstable offset anew. As in Kafka that is due when the log is loaded, and whenever it grows, its high
+    /// watermark or its start moves; not when it is truncated.
+    pub fn refresh_first_unstable(&mut self) {
+        let first = self.txns.first_unstable();
+        self.first_unstable = first.map(|first| if first < self.log_start { self.log_start_batch } else { first });
     }
 
     pub fn last_stable(&self) -> i64 {
-        match self.first_unstable() {
+        match self.first_unstable {
             Some(offset) if offset < self.high_watermark => offset,
             _ => self.high_watermark,
         }
@@ -347,6 +351,7 @@ impl State {
         self.high_watermark = offset.clamp(self.log_start, self.log_end().max(self.log_start));
         self.high_watermark_settled = self.high_watermark == self.log_end() || self.follows_end;
         self.txns.advance_high_watermark(self.high_watermark);
+        self.refresh_first_unstable();
         self.check_order();
         self.high_watermark
     }

@@ -57,7 +57,6 @@ impl Shared {
         let memory = recovered.memory_offset.is_some_and(|m| m > offset).then(|| recovered.memory_file(offset));
         state.producers = recovered.remembered(offset);
         state.txns = recovered.view.txns;
-        state.verifications.clear_all();
         state.aborted = recovered.aborted;
         state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
         state.snapshots_due = recovered.snapshots_due;
@@ -110,7 +109,6 @@ impl Shared {
         state.producers = ProducerTable::new();
         state.snapshots_due.clear();
         state.txns = OpenTxns::new();
-        state.verifications.clear_all();
         state.aborted = AbortedIndex::default();
         state.epochs.clear();
         state.epochs_dirty = true;
