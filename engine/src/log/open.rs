@@ -117,6 +117,11 @@ impl Shared {
             let wanted = if state.follows_end { log_end } else { high_watermark };
             state.set_high_watermark(wanted);
             self.snapshot_at_end(&mut state);
+            if !self.report.clean {
+                // As in Kafka, which reads its own snapshot of the end back: that one still knows them.
+                let expiration_ms = state.config.producer_id_expiration_ms;
+                state.producers.expire(self.clock.now_ms(), expiration_ms);
+            }
         }
         self.upkeep()?;
         if let Some(file) = memory {

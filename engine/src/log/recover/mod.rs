@@ -144,7 +144,7 @@ impl<'a> Recovery<'a> {
             newest_used: None,
             memory_offset: None,
             snapshots_due: VecDeque::new(),
-            append_floor_ms: i64::MAX,
+            append_floor_ms: i64::MIN,
             starts: Starts { doubt: i64::MAX, view: i64::MIN, kept: i64::MAX },
         }
     }

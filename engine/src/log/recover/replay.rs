@@ -87,13 +87,13 @@ impl Recovery<'_> {
             && let Some(batch) = incoming(view)?
         {
             self.report.batches_replayed += 1;
-            self.replay(&batch, counts, rebuild.aborted);
+            let append_ms = self.append_ms(segment);
+            self.replay(&batch, append_ms, counts, rebuild.aborted);
         }
         Ok(())
     }
 
-    fn replay(&mut self, batch: &Incoming, counts: bool, rebuild_aborted: bool) {
-        let append_ms = self.append_ms(batch);
+    fn replay(&mut self, batch: &Incoming, append_ms: i64, counts: bool, rebuild_aborted: bool) {
         if !counts {
             self.keep(batch, append_ms);
             return;
@@ -107,12 +107,10 @@ impl Recovery<'_> {
         }
     }
 
-    /// When a replayed batch was appended is not known: its own time, within what can be.
-    fn append_ms(&self, batch: &Incoming) -> i64 {
+    /// When a replayed batch was appended is not known: not after its segment was last written, which is what counts, so
+    /// that nobody is forgotten too early. Its own timestamps are the client's and say nothing.
+    fn append_ms(&self, segment: &Segment) -> i64 {
         let now_ms = self.clock.now_ms();
-        match batch.max_timestamp {
-            ..0 => now_ms,
-            own => own.clamp(self.append_floor_ms.min(now_ms), now_ms),
-        }
+        segment.grown_ms.clamp(self.append_floor_ms.min(now_ms), now_ms)
     }
 }
