@@ -217,3 +217,22 @@ fn decisions_that_nobody_needs_are_let_go() {
     let decisions = engine.log(DECISIONS_LOG, oncelog::OpenOptions::default()).expect("it is there");
     assert_eq!(decisions.log_start_offset(), decisions.log_end_offset());
 }
+
+/// With threads of its own the engine makes markers durable, and so visible, without anyone's help.
+#[test]
+fn markers_become_visible_by_themselves() {
+    for count in [1, 4] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Engine::open(directory.path(), oncelog::EngineOptions::default()).expect("it opens");
+        let open = |name: &&str| engine.log(name, oncelog::OpenOptions::default()).expect("it opens");
+        let logs: Vec<Log> = LOGS[..count].iter().map(open).collect();
+        store(&engine, &logs, 0).expect("it is decided");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+        while seen(&logs).iter().any(Vec::is_empty) {
+            assert!(std::time::Instant::now() < deadline, "{count} logs: {:?}", seen(&logs));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(seen(&logs), vec![vec!["0"]; count]);
+        engine.close().expect("a clean close");
+    }
+}

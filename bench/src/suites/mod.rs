@@ -8,6 +8,7 @@ mod memory;
 mod read;
 mod small;
 mod sustained;
+mod transactions;
 
 use std::process::Command;
 
@@ -37,6 +38,7 @@ pub(crate) const SUITES: &[Suite] = &[
     read::SUITE,
     sustained::SUITE,
     memory::SUITE,
+    transactions::SUITE,
 ];
 
 /// A part of a suite that needs a process of its own: what it prints, its suite reads.

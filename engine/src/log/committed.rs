@@ -93,6 +93,12 @@ impl Committed {
         self.kept.is_empty()
     }
 
+    /// Bytes of all batches that were looked at, shown or not.
+    #[must_use]
+    pub fn read_bytes(&self) -> usize {
+        self.fetched.data.len()
+    }
+
     /// Where the next read begins: behind what was looked at, shown or not.
     #[must_use]
     pub fn next_offset(&self) -> i64 {
