@@ -37,8 +37,10 @@ impl State {
         self.next_change
     }
 
+    /// Without a clock a file counts as changed just now, whenever that is asked: a time in the past would say that
+    /// what lies in it is old.
     pub(crate) fn now_ms(&self) -> i64 {
-        self.clock.as_ref().map_or(0, |clock| clock.now_ms())
+        self.clock.as_ref().map_or(i64::MAX, |clock| clock.now_ms())
     }
 
     pub(crate) fn power_cut(&mut self, seed: u64) {

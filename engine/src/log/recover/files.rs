@@ -34,7 +34,7 @@ impl Recovery<'_> {
             let length = file.length()?;
             let (index, index_end) = self.load_index(base, length, &*file)?;
             let aborted = self.load_aborted(base, bases.get(i + 1).copied())?;
-            let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(0);
+            let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(i64::MAX);
             opened.push(Opened {
                 base,
                 next_base: bases.get(i + 1).copied(),
