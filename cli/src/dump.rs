@@ -80,7 +80,7 @@ fn open_and_describe(
     let options = OpenOptions { config, high_watermark_follows_end: false, ..OpenOptions::default() };
     let log = engine.log(name, options)?;
     log.set_high_watermark(log.log_end_offset())?;
-    let document = document::with_reads(&log, name, Some(snapshots));
+    let document = document::build(&log, name, Some(snapshots));
     log.kill();
     document
 }

@@ -4,8 +4,9 @@
 //! `length:key` and `length:value`, and a newline. The reads go through the log's own fetch path rather than over the
 //! segments, so that the digest also vouches for what a consumer would be answered.
 
-use oncelog::{Isolation, Log, Read};
+use oncelog::{Isolation, Log, LogState, Read};
 use oncelog_formats::record::Record;
+use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_formats::{BatchView, Batches, FormatError};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -40,19 +41,26 @@ fn blob(digest: &mut Sha256, bytes: Option<&[u8]>) {
     }
 }
 
-/// `read_uncommitted` or `read_committed` of the document: everything from the log start that the isolation shows.
-/// A refused fetch or an undecodable batch ends it, with `error` saying why.
-pub fn consume(log: &Log, from: i64, to: i64, isolation: Isolation) -> Value {
-    let mut reading = Reading::new(from, isolation == Isolation::Committed);
+/// `read_uncommitted` (without `aborted`) or `read_committed` of the document: everything from the log start to the log end
+/// or the last stable offset. A refused fetch or an undecodable batch ends it, with `error` saying why.
+///
+/// Read as a replica reads: a consumer's fetch would place a high watermark that lies inside a batch, and looking at a log
+/// must not change it.
+pub fn consume(log: &Log, state: &LogState, aborted: Option<&[AbortedTxn]>) -> Value {
+    let to = if aborted.is_some() { state.last_stable_offset } else { state.log_end_offset };
+    let mut reading = Reading::new(state.log_start_offset, to, aborted.is_some());
     let failed = loop {
         if reading.at >= to {
             break None;
         }
         let before = reading.at;
-        match log.read(Read { offset: before, max_bytes: FETCH_BYTES, isolation, at_least_one: true }) {
+        let read = Read { offset: before, max_bytes: FETCH_BYTES, isolation: Isolation::LogEnd, at_least_one: true };
+        match log.read(read) {
             Err(error) => break Some(error.to_string()),
             Ok(fetched) => {
-                if let Err(error) = reading.take(&fetched.data, fetched.aborted) {
+                let touching = aborted.unwrap_or_default().iter().filter(|txn| txn.last_offset >= before);
+                let touching = touching.map(|txn| (txn.producer_id, txn.first_offset)).collect();
+                if let Err(error) = reading.take(&fetched.data, touching) {
                     break Some(error.to_string());
                 }
             }
@@ -71,6 +79,7 @@ pub fn consume(log: &Log, from: i64, to: i64, isolation: Isolation) -> Value {
 /// What a consumer knows between two fetches.
 struct Reading {
     at: i64,
+    to: i64,
     committed: bool,
     digest: Sha256,
     count: u64,
@@ -79,8 +88,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(at: i64, committed: bool) -> Self {
-        Self { at, committed, digest: Sha256::new(), count: 0, control: 0, aborted: 0 }
+    fn new(at: i64, to: i64, committed: bool) -> Self {
+        Self { at, to, committed, digest: Sha256::new(), count: 0, control: 0, aborted: 0 }
     }
 
     /// One fetch's batches; `aborted` are the transactions that the same answer named.
@@ -93,6 +102,9 @@ impl Reading {
             let header = batch.header();
             if header.last_offset() < self.at {
                 continue;
+            }
+            if header.last_offset() >= self.to {
+                break;
             }
             if self.committed && header.has_producer_id() {
                 while let Some((producer, _)) = aborted.next_if(|&(_, first)| first <= header.last_offset()) {

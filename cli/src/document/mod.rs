@@ -11,40 +11,18 @@ mod text;
 pub use batch::with_records;
 pub use producers::producer;
 
-use oncelog::{Error, Isolation, Log, LogState, SegmentState, SnapshotState};
+use oncelog::{Error, Log, LogState, SegmentState, SnapshotState};
 use oncelog_formats::Batches;
+use oncelog_formats::txn_index::AbortedTxn;
 use serde_json::{Map, Value, json};
 
-/// The document of an open log with what consumers would read of it: a read places a high watermark that lies inside a
-/// batch, so it is not for looking at a log that goes on. `partition` is the directory's name; `snapshots` replaces the snapshot files as
+/// Builds the document of an open log. `partition` is the directory's name; `snapshots` replaces the snapshot files as
 /// they are now (`dump` shows them as they were before loading).
 ///
 /// # Errors
 /// What describing the log or reading its segments answers.
-pub fn with_reads(
-    log: &Log,
-    partition: &str,
-    snapshots: Option<&[SnapshotState]>,
-) -> Result<Map<String, Value>, Error> {
-    let state = log.describe()?;
-    let mut m = build(log, partition, &state, snapshots)?;
-    let (start, end, stable) = (state.log_start_offset, state.log_end_offset, state.last_stable_offset);
-    m.insert("read_uncommitted".into(), canonical::consume(log, start, end, Isolation::LogEnd));
-    m.insert("read_committed".into(), canonical::consume(log, start, stable, Isolation::Committed));
-    m.insert("max_timestamp".into(), max_timestamp(log));
-    Ok(m)
-}
-
-/// The document as far as it can be told without reading as a consumer.
-///
-/// # Errors
-/// What reading the segments answers.
-pub fn build(
-    log: &Log,
-    partition: &str,
-    state: &LogState,
-    snapshots: Option<&[SnapshotState]>,
-) -> Result<Map<String, Value>, Error> {
+pub fn build(log: &Log, partition: &str, snapshots: Option<&[SnapshotState]>) -> Result<Map<String, Value>, Error> {
+    let state = &log.describe()?;
     let mut m = Map::new();
     m.insert("partition".into(), partition.into());
     m.insert("clean".into(), state.clean.into());
@@ -58,9 +36,17 @@ pub fn build(
     producers::remembered(&state.producers, &mut m);
     m.insert("open_transactions".into(), producers::open_transactions(&state.producers).into());
     m.insert("aborted_transactions_from_start".into(), aborted_from_start(state).into());
+    m.insert("read_uncommitted".into(), canonical::consume(log, state, None));
+    m.insert("read_committed".into(), canonical::consume(log, state, Some(&aborted(state))));
+    m.insert("max_timestamp".into(), max_timestamp(log));
     // A hex text: JSON readers lose bits of whole numbers above 2^53.
     m.insert("digest".into(), format!("{:016x}", state.digest).into());
     Ok(m)
+}
+
+/// Every aborted transaction that the indexes know.
+fn aborted(state: &LogState) -> Vec<AbortedTxn> {
+    state.segments.iter().flat_map(|segment| segment.txn_index.iter().copied()).collect()
 }
 
 fn offsets(state: &LogState, m: &mut Map<String, Value>) {

@@ -58,7 +58,7 @@ fn plain(session: &mut Session, op: &str, line: &Value) -> Answer {
         "sync" => json!({ "recovery_point": log.sync()? }),
         "snapshot" => json!({ "offset": log.snapshot()? }),
         "expire_producers" => json!({ "expired": log.expire_producers()? }),
-        "state" => Value::Object(document::build(log, &session.opened()?.name, &log.describe()?, None)?),
+        "state" => Value::Object(document::build(log, &session.opened()?.name, None)?),
         _ => {
             let base = log.roll()?;
             session.growth.grew(base, session.now_ms());

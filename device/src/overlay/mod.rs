@@ -110,7 +110,9 @@ impl OverlayDevice {
                 }
                 Change::Directory => (0, true, 0),
                 // The base's time stays on a file that it has under this name.
-                Change::File(node) => (node.length(), false, entries.get(&name).map_or(i64::MAX, |entry| entry.modified_ms)),
+                Change::File(node) => {
+                    (node.length(), false, entries.get(&name).map_or(i64::MAX, |entry| entry.modified_ms))
+                }
             };
             let entry = DirectoryEntry { name: name.clone(), length_bytes, is_directory, modified_ms };
             entries.insert(name, entry);
