@@ -12,6 +12,7 @@ pub(crate) enum Metric {
     P99Us,
     P999Us,
     Bytes,
+    BytesPerProducer,
     Ms,
     CpuUsPerAck,
 }
@@ -39,6 +40,7 @@ impl Metric {
             Self::P99Us => ("p99_us", "us"),
             Self::P999Us => ("p999_us", "us"),
             Self::Bytes => ("bytes", "bytes"),
+            Self::BytesPerProducer => ("bytes_per_producer", "bytes"),
             Self::Ms => ("ms", "ms"),
             Self::CpuUsPerAck => ("cpu_us_per_ack", "us"),
         }

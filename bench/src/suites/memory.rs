@@ -58,7 +58,7 @@ pub(super) fn child(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn resident_bytes() -> Result<u64, Failure> {
+pub(super) fn resident_bytes() -> Result<u64, Failure> {
     let text = fs::read_to_string("/proc/self/status")?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/self/status")?;
     let kib = line.split_whitespace().next().ok_or("no number behind VmRSS")?;

@@ -2,12 +2,16 @@
 
 mod bulk;
 mod busy;
+mod dedup;
 mod durable;
+mod eos;
 mod many_logs;
 mod memory;
+mod producers;
 mod read;
 mod small;
 mod sustained;
+mod tables;
 mod transactions;
 
 use std::process::Command;
@@ -39,13 +43,17 @@ pub(crate) const SUITES: &[Suite] = &[
     sustained::SUITE,
     memory::SUITE,
     transactions::SUITE,
+    dedup::SUITE,
+    producers::SUITE,
+    eos::SUITE,
 ];
 
 /// A part of a suite that needs a process of its own: what it prints, its suite reads.
 type Child = fn(&Options) -> Result<(), Failure>;
 
 /// Those parts by name.
-const CHILDREN: &[(&str, Child)] = &[(busy::CHILD, busy::child), (memory::CHILD, memory::child)];
+const CHILDREN: &[(&str, Child)] =
+    &[(busy::CHILD, busy::child), (memory::CHILD, memory::child), (producers::CHILD, producers::child)];
 
 /// Runs the part called `task`.
 pub(crate) fn run_child(task: &str, options: &Options) -> Result<(), Failure> {

@@ -1,0 +1,109 @@
+//! `dedup`: the verdict on a batch and what it changes, without anything else of a log.
+//!
+//! Every producer sends its batches in rounds, in an order without pattern, and has sent five before the clock starts. In the
+//! dependent cases the next producer is known only when the answer is there. A map does both steps with one search; the
+//! engine needs two, since it makes sure of space between them, and keeps a digest besides.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use super::Suite;
+use super::tables::{self, Table, batch, scatter, shuffled};
+use crate::Failure;
+use crate::bench::Bench;
+use crate::report::{Measured, Metric};
+
+pub(super) const SUITE: Suite = Suite {
+    name: "dedup",
+    about: "verdict and update for one batch, beside hash maps, one thread",
+    systems: &["oncelog", "hashbrown", "std-hashmap", KAFKA],
+    run,
+};
+
+/// Apache Kafka 4.3's `ProducerStateManager` with `ProducerAppendInfo` at a million producers, one thread, ns an append
+/// and a duplicate: measured in process on the machine of `docs/performance.md`.
+const KAFKA: &str = "kafka";
+const KAFKA_APPEND_NS: f64 = 1100.0;
+const KAFKA_DUPLICATE_NS: f64 = 570.0;
+
+const ROUNDS_BEFORE: i32 = 5;
+const MILLION: u32 = 1_000_000;
+
+fn run(bench: &mut Bench) -> Result<(), Failure> {
+    let largest: &[u32] = bench.options.amount(&[10 * MILLION], &[]);
+    for &producers in [1, 1000, 100_000, MILLION].iter().chain(largest) {
+        for case in [Case { producers, ..Case::DENSE }, Case { producers, dependent: true, ..Case::DENSE }] {
+            case.compare(bench)?;
+        }
+    }
+    let million = Case { producers: MILLION, ..Case::DENSE };
+    for duplicate in [Case { duplicate: true, ..million }, Case { duplicate: true, dependent: true, ..million }] {
+        duplicate.compare(bench)?;
+    }
+    for sparse in [Case { sparse: true, ..million }, Case { sparse: true, dependent: true, ..million }] {
+        sparse.compare(bench)?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    producers: u32,
+    sparse: bool,
+    dependent: bool,
+    duplicate: bool,
+}
+
+impl Case {
+    const DENSE: Self = Self { producers: 1, sparse: false, dependent: false, duplicate: false };
+
+    fn name(&self) -> String {
+        let Self { producers, sparse, dependent, duplicate } = *self;
+        let ids = if sparse { "sparse" } else { "dense" };
+        let lookups = if dependent { "dependent" } else { "independent" };
+        let kind = if duplicate { "duplicate" } else { "append" };
+        format!("producers={producers} ids={ids} lookups={lookups} kind={kind}")
+    }
+
+    fn compare(&self, bench: &mut Bench) -> Result<(), Failure> {
+        if self.producers == MILLION && !self.sparse {
+            let quoted = if self.duplicate { KAFKA_DUPLICATE_NS } else { KAFKA_APPEND_NS };
+            bench.quote(&self.name(), KAFKA, Metric::NsPerOp, quoted);
+        }
+        bench.compare_some(&self.name(), |system| system != KAFKA, |name, _| Ok(self.measure(&mut *tables::open(name))))
+    }
+
+    fn id(&self, number: u32) -> i64 {
+        if self.sparse { (scatter(u64::from(number)) >> 1) as i64 } else { i64::from(number) }
+    }
+
+    fn measure(&self, table: &mut dyn Table) -> Measured {
+        let order = shuffled(self.producers);
+        let mut offset = 0;
+        for round in 0..ROUNDS_BEFORE {
+            for &number in &order {
+                table.take(&batch(self.id(number), round, offset));
+                offset += 1;
+            }
+        }
+        let rounds = (4 * i64::from(MILLION) / i64::from(self.producers)).clamp(1, 4 * i64::from(MILLION)) as i32;
+        // Nobody knows that this is 0, so nothing begins before the answer is there.
+        let mut nothing = black_box(0);
+        let mut done = 0_u64;
+        let started = Instant::now();
+        for round in 0..rounds {
+            let sequence = if self.duplicate { 2 } else { ROUNDS_BEFORE + round };
+            for &number in &order {
+                let id = self.id(number) + nothing;
+                let answer = table.take(&batch(id, sequence, offset));
+                if self.dependent {
+                    nothing = answer >> 62;
+                }
+                offset += 1;
+                done += 1;
+            }
+        }
+        let took = started.elapsed();
+        vec![(Metric::NsPerOp, took.as_nanos() as f64 / done as f64)]
+    }
+}
