@@ -1,8 +1,8 @@
 //! The entries of all producers of one log, at a fixed price each.
 //!
-//! An entry is kept as a [`line`] of 40 or 88 bytes in a [`block`] of sixty-four neighbouring ids, found through a
-//! [`directory`]. An append looks a line up and changes it in place. What must not grow with the number of producers goes
-//! by blocks: a frozen view copies a block when it is changed ([`frozen`]), a sweep passes over blocks that are young
+//! An entry is kept as a `line` of 40 or 88 bytes in a `block` of sixty-four neighbouring ids, found through a
+//! `directory`. An append looks a line up and changes it in place. What must not grow with the number of producers goes
+//! by blocks: a frozen view copies a block when it is changed (`frozen`), a sweep passes over blocks that are young
 //! enough, a checkpoint takes the lines that changed. A tree was not chosen because it is slower by far to look up, one
 //! large hash map because its growth and its copy stop everyone, and pages behind reference counts because asking for the
 //! count costs more than the whole verdict.
