@@ -90,7 +90,8 @@ impl Run {
                     Event::Data(_) => self.log().append_wait(Append::client(bytes)),
                     _ => self.log().append_wait(Append::coordinator(bytes)),
                 };
-                append(&self.batch(event)).expect("it is stored");
+                let stored = append(&self.batch(event));
+                assert!(stored.is_ok(), "{event:?} behind {:?}: {stored:?}", self.oracle);
                 if self.oracle.follows {
                     self.log().set_high_watermark(i64::MAX).expect("it moves");
                 }
