@@ -17,10 +17,12 @@ mod suites;
 mod systems;
 
 use clap::Parser;
+use std::path::Path;
 use std::process::ExitCode;
 
 use bench::Bench;
-use options::Arguments;
+use conditions::Conditions;
+use options::{Arguments, Options};
 
 /// What stops a run: a reason for people.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -39,6 +41,9 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
     if let Some(task) = &arguments.child {
         return suites::run_child(task, &arguments.options);
     }
+    if arguments.only_draws() {
+        return draw(&arguments.options);
+    }
     let chosen = arguments.suites()?;
     let mut bench = Bench::new(arguments.options.clone(), &chosen)?;
     for suite in chosen {
@@ -47,4 +52,14 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         bench.end();
     }
     bench.finish()
+}
+
+/// Draws what earlier runs on this machine printed.
+fn draw(options: &Options) -> Result<(), Failure> {
+    let folder = options.plots.as_deref().ok_or("draw needs --plots FOLDER")?;
+    let text = std::io::read_to_string(std::io::stdin())?;
+    let figures = text.lines().filter(|line| !line.is_empty()).map(suites::parse_figure);
+    let figures = figures.collect::<Result<Vec<_>, Failure>>()?;
+    let conditions = Conditions::of(options.dir.as_deref().unwrap_or(Path::new(".")));
+    plots::draw(folder, &figures, &conditions.to_string())
 }

@@ -11,7 +11,7 @@ use crate::suites::{SUITES, Suite};
 #[derive(Debug, Parser)]
 #[command(name = "oncelog-bench", version, after_help = after_help())]
 pub(crate) struct Arguments {
-    /// What to measure; `all` for every suite.
+    /// What to measure; `all` for every suite, `draw` for what standard input holds of earlier runs with --json.
     #[arg(required_unless_present = "child")]
     suite: Option<String>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Where to write; a folder of its own is made in it and removed again [default: the current folder].
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
-    /// Draw the figures, as SVG files, into this folder.
+    /// Draw the figures, as SVG files, into this folder, which may be there already.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) plots: Option<PathBuf>,
     /// Whether every suite runs.
@@ -51,6 +51,11 @@ pub(crate) struct Options {
 }
 
 impl Arguments {
+    /// Whether figures of earlier runs are to be drawn, and nothing measured.
+    pub(crate) fn only_draws(&self) -> bool {
+        self.suite.as_deref() == Some("draw")
+    }
+
     /// The suites asked for, in the order of the table; a name that is none and a system that none of them has are refused.
     pub(crate) fn suites(&mut self) -> Result<Vec<&'static Suite>, Failure> {
         let asked = self.suite.as_deref().unwrap_or_default();

@@ -18,6 +18,18 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::AcksPerS,
+        Self::MbPerS,
+        Self::NsPerOp,
+        Self::P50Us,
+        Self::P99Us,
+        Self::P999Us,
+        Self::Bytes,
+        Self::Ms,
+        Self::CpuUsPerAck,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         self.words().0
     }
@@ -98,7 +110,7 @@ impl Figure {
         Self { suite, case: case.to_owned(), system, metric, median, min, max, runs }
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         let Self { suite, case, system, metric, median, min, max, runs } = self;
         serde_json::json!({
             "suite": suite, "case": case, "system": system, "metric": metric.name(), "unit": metric.unit(),
