@@ -48,7 +48,7 @@ fn measure(
 ) -> Result<Measured, Failure> {
     let budget_bytes = match size_bytes {
         0..=4096 => turn.options.amount(512 << 20, 128 << 20),
-        _ => turn.options.amount(2 << 30, 768 << 20),
+        _ => turn.options.amount(2 << 30, 512 << 20),
     };
     let load = Load::new(size_bytes, turn.options.span(), budget_bytes);
     let folder = turn.folder(2 * budget_bytes)?;

@@ -6,6 +6,8 @@ use std::path::Path;
 use super::{Answering, Pending, Plan, System};
 use crate::Failure;
 
+const LEAST_SEGMENT_BYTES: u64 = 4 << 20;
+
 pub(super) struct Oncelog {
     engine: Engine,
     logs: Vec<Log>,
@@ -14,15 +16,7 @@ pub(super) struct Oncelog {
 impl Oncelog {
     pub(super) fn open(dir: &Path, device_kind: DeviceKind, plan: &Plan) -> Result<Self, Failure> {
         let engine = Engine::open(dir, EngineOptions { device_kind, ..EngineOptions::default() })?;
-        let mut config = Config::default();
-        if let Some(bytes) = plan.segment_bytes {
-            config.segment_bytes = bytes;
-        }
-        if let Some(bytes) = plan.retention_bytes {
-            config.retention_bytes = bytes.cast_signed();
-            // A segment that may go is free again at once.
-            config.file_delete_delay_ms = 0;
-        }
+        let config = config_of(plan);
         let options = OpenOptions { config, ..OpenOptions::default() };
         let logs = (0..plan.logs).map(|number| engine.log(&format!("bench-{number}"), options.clone()));
         let logs = logs.collect::<Result<_, _>>()?;
@@ -32,6 +26,20 @@ impl Oncelog {
     fn log(&self, writer: usize) -> &Log {
         &self.logs[writer % self.logs.len()]
     }
+}
+
+fn config_of(plan: &Plan) -> Config {
+    let mut config = Config::default();
+    // The usual size, or what the plan needs where that is less: nothing is made ready that nobody will use.
+    let needed_bytes = (plan.bytes / plan.logs as u64 * 3 / 2).next_multiple_of(1 << 20);
+    config.segment_bytes =
+        plan.segment_bytes.unwrap_or(config.segment_bytes.min(needed_bytes.max(LEAST_SEGMENT_BYTES)));
+    if let Some(bytes) = plan.retention_bytes {
+        config.retention_bytes = bytes.cast_signed();
+        // A segment that may go is free again at once.
+        config.file_delete_delay_ms = 0;
+    }
+    config
 }
 
 impl System for Oncelog {

@@ -1,6 +1,6 @@
 //! okaywal: one entry with one chunk for each batch.
 //!
-//! Its default file is 1 MiB, a dozen batches of 64 KiB; here it has 64 MiB, which is faster at every size.
+//! Its default file is 1 MiB, a dozen batches of 64 KiB; here it has 64 MiB.
 
 use okaywal::{Configuration, LogVoid, WriteAheadLog};
 use std::path::Path;
