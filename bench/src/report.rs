@@ -18,13 +18,14 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::AcksPerS,
         Self::MbPerS,
         Self::NsPerOp,
         Self::P50Us,
         Self::P99Us,
         Self::P999Us,
+        Self::BytesPerProducer,
         Self::Bytes,
         Self::Ms,
         Self::CpuUsPerAck,
