@@ -1,4 +1,5 @@
-//! The four codecs of a batch's records section, in the framing Kafka's clients write.
+//! The four codecs of a batch's records section, in the framing Kafka's clients write, and byte for byte what its own
+//! libraries make of the same records at their default levels (`docs/formats.md` has the one exception).
 //!
 //! Decompression takes a limit and its memory grows with output that really came, never with a size some header claims:
 //! a batch of a few bytes must not be able to ask for gigabytes. Each codec sits behind a cargo feature.

@@ -1,4 +1,7 @@
 //! RFC 1952, several members included, as Java's reader takes them.
+//!
+//! Written through zlib itself, as Java does: other deflaters are as valid but give other bytes. The header is that of
+//! Java 16 and newer (unknown system, 255; older ones write 0).
 
 use alloc::vec::Vec;
 use std::io::{Read, Write};

@@ -1,4 +1,6 @@
-//! LZ4 frames: blocks by the library, the frame around them here.
+//! LZ4 frames: blocks by the libraries, the frame around them here.
+//!
+//! Blocks are made by the C library, whose bytes are those of Kafka, and read by one in safe Rust.
 //!
 //! Blocks decode straight into the output, so that the limit covers all memory; a frame decoder would allocate the
 //! block size that the header asks for. Like Kafka's reader: independent blocks only, one frame, the header's checksum
@@ -7,6 +9,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use lz4::block::{CompressionMode, compress_bound, compress_to_buffer};
 use lz4_flex::block;
 
 use super::{Compression, reserve, too_large};
@@ -22,13 +25,15 @@ const STORED: u32 = 1 << 31;
 const MAX_RATIO: usize = 255;
 const REFUSED: FormatError = FormatError::Decompress(Compression::Lz4);
 
+const FAILED: FormatError = FormatError::Compress(Compression::Lz4);
+
 pub(super) fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut output = Vec::with_capacity(15 + bytes.len() / 2);
     output.extend_from_slice(&MAGIC);
     output.extend_from_slice(&DESCRIPTOR);
-    let mut buffer = vec![0; block::get_maximum_output_size(bytes.len().min(BLOCK_BYTES))];
+    let mut buffer = vec![0; compress_bound(bytes.len().min(BLOCK_BYTES)).map_err(|_| FAILED)?];
     for chunk in bytes.chunks(BLOCK_BYTES) {
-        let size = block::compress_into(chunk, &mut buffer).map_err(|_| FormatError::Compress(Compression::Lz4))?;
+        let size = compress_to_buffer(chunk, Some(CompressionMode::DEFAULT), false, &mut buffer).map_err(|_| FAILED)?;
         let (mark, body) =
             if size < chunk.len() { (size as u32, &buffer[..size]) } else { (chunk.len() as u32 | STORED, chunk) };
         output.extend_from_slice(&mark.to_le_bytes());

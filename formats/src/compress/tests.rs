@@ -156,3 +156,71 @@ proptest::proptest! {
         }
     }
 }
+
+/// `bytes` bytes of words in no order, a stretch of noise, and zeroes.
+fn mixture(bytes: usize) -> Vec<u8> {
+    let mut state = 5u32;
+    let mut next = move |limit: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) % limit
+    };
+    let mut mixture = Vec::new();
+    while mixture.len() < bytes {
+        match next(400) {
+            0 => mixture.extend(core::iter::repeat_with(|| next(256) as u8).take(3_000)),
+            1 => mixture.extend([0; 2_000]),
+            word => mixture.extend(alloc::format!("word{} ", word * word % 1_009).bytes()),
+        }
+    }
+    mixture.truncate(bytes);
+    mixture
+}
+
+/// What Kafka 4.4.0's own streams make of [`mixture`] on Java 17: size and CRC-32C.
+#[test]
+fn bytes_are_those_of_kafkas_own_libraries() {
+    let table = [
+        (Compression::Gzip, 0, (20, 0x7ad1f8f5)),
+        (Compression::Gzip, 1, (21, 0xd0d3ea40)),
+        (Compression::Gzip, 100, (74, 0x0e6c989c)),
+        (Compression::Gzip, 5000, (3636, 0xf9540763)),
+        (Compression::Gzip, 40000, (28747, 0x423fe41d)),
+        (Compression::Gzip, 65536, (41178, 0xd232e0ca)),
+        (Compression::Gzip, 65537, (41180, 0x75c6042c)),
+        (Compression::Gzip, 131072, (73807, 0x28f5fd39)),
+        (Compression::Gzip, 300000, (159413, 0x832f8fc3)),
+        (Compression::Gzip, 1000000, (510787, 0x9f494305)),
+        (Compression::Lz4, 0, (11, 0xa36cd84b)),
+        (Compression::Lz4, 1, (16, 0xcacb627d)),
+        (Compression::Lz4, 100, (90, 0x0ca93aec)),
+        (Compression::Lz4, 5000, (3901, 0x4308c769)),
+        (Compression::Lz4, 40000, (30028, 0x27f76ac0)),
+        (Compression::Lz4, 65536, (43316, 0xf6d092b4)),
+        (Compression::Lz4, 65537, (43321, 0xcbc3b6a5)),
+        (Compression::Lz4, 131072, (78795, 0x019cfb9c)),
+        (Compression::Lz4, 300000, (170562, 0x940f0676)),
+        (Compression::Lz4, 1000000, (550270, 0x7f02adad)),
+        (Compression::Zstd, 0, (9, 0x869adf38)),
+        (Compression::Zstd, 1, (13, 0x13f19909)),
+        (Compression::Zstd, 100, (84, 0x7a39b600)),
+        (Compression::Zstd, 5000, (3583, 0x48d8d41c)),
+        (Compression::Zstd, 40000, (28244, 0x32f6e5fd)),
+        (Compression::Zstd, 65536, (40166, 0x62f2388e)),
+        (Compression::Zstd, 65537, (40161, 0x4f124b9a)),
+        (Compression::Zstd, 131072, (71540, 0x505fe01a)),
+        (Compression::Zstd, 300000, (96432, 0xf3f9f8eb)),
+        (Compression::Zstd, 1000000, (169765, 0x3ff6b701)),
+        (Compression::Snappy, 0, (16, 0xca773491)),
+        (Compression::Snappy, 65536, (44612, 0x2b108a3e)),
+        (Compression::Snappy, 131072, (81128, 0xf8a27b3c)),
+        (Compression::Snappy, 1000000, (569215, 0x5c09298f)),
+    ];
+    for (codec, bytes, expected) in table {
+        let packed = match compress(codec, &mixture(bytes)) {
+            Err(FormatError::CodecUnavailable(_)) => continue,
+            packed => packed.unwrap(),
+        };
+        let found = (packed.len(), crate::crc32c::crc32c(&packed));
+        assert_eq!(found, expected, "{} of {bytes} bytes", codec.name());
+    }
+}

@@ -4,7 +4,10 @@
 //! that the frame header asks for, up to 128 MiB for a body of a few bytes, whereas here the limit holds for everything.
 
 use alloc::vec::Vec;
+use std::io::Write;
 
+use zstd::DEFAULT_COMPRESSION_LEVEL;
+use zstd::stream::write::Encoder;
 use zstd::zstd_safe::DCtx;
 
 use super::{Compression, too_large};
@@ -15,7 +18,16 @@ const OUTPUT_TOO_SMALL: usize = 0usize.wrapping_sub(70);
 const FIRST_BYTES: usize = 1024;
 
 pub(super) fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
-    zstd::bulk::compress(bytes, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(|_| FormatError::Compress(Compression::Zstd))
+    // As Kafka's stream does: no content size, no checksum, and, if there was anything, a flush before the end, which
+    // leaves an empty last block.
+    let packed = Encoder::new(Vec::new(), DEFAULT_COMPRESSION_LEVEL).and_then(|mut encoder| {
+        if !bytes.is_empty() {
+            encoder.write_all(bytes)?;
+            encoder.flush()?;
+        }
+        encoder.finish()
+    });
+    packed.map_err(|_| FormatError::Compress(Compression::Zstd))
 }
 
 pub(super) fn decompress(bytes: &[u8], limit_bytes: usize) -> Result<Vec<u8>> {
