@@ -192,6 +192,16 @@ impl Engine {
         Ok(log)
     }
 
+    /// What this engine and its logs count, in Prometheus' text form. Names and units stay: `docs/metrics.md` lists them.
+    ///
+    /// Takes the lock of one log after the other, each for the time of a look.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        let logs: Vec<Log> = self.logs.lock().values().cloned().collect();
+        let shared = logs.iter().map(|log| &*log.shared);
+        crate::observe::text::text(shared, &self.context.device.describe(), self.context.tails.held_bytes())
+    }
+
     /// The device in use.
     #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {

@@ -17,6 +17,7 @@ mod error;
 mod follow;
 mod index;
 mod log;
+mod observe;
 mod segment;
 mod spares;
 mod tail;

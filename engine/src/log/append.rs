@@ -52,6 +52,10 @@ struct Change {
 
 impl Shared {
     pub(crate) fn append(self: &Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
+        self.try_append(append).inspect_err(|error| self.metrics.count_refused(error))
+    }
+
+    fn try_append(self: &Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
         let config = self.config();
         let now_ms = self.clock.now_ms();
         let set = validate::check_set(append.batches, append.origin, append.leader_epoch, &config)?;
@@ -190,6 +194,8 @@ impl Shared {
 
     /// Stages the set and lets everything in memory follow. Nothing in here can fail.
     fn store(&self, state: &mut State, candidates: &mut [Candidate<'_>], now_ms: i64) {
+        let records = candidates.iter().map(|c| u64::try_from(c.header.record_count).unwrap_or(0)).sum();
+        self.metrics.count_append(records, candidates.iter().map(|c| c.bytes.len() as u64).sum());
         for candidate in candidates.iter() {
             let (header, bytes) = (&candidate.header, &*candidate.bytes);
             if state.epochs.assign(header.partition_leader_epoch, header.base_offset).expect("checked by place") {

@@ -103,11 +103,17 @@ impl Shared {
 
     /// One turn as leader. Called with nothing in flight; returns with nothing in flight.
     fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let written = state.progress.written;
         let mut turn = take_turn(&mut state, &self.buffers);
         state.progress.flight = Some(Flight { number: turn.number, durable: turn.durable });
         drop(state);
+        let began_ns = self.clock.monotonic_ns();
         let result = self.carry(&mut turn);
         if let Some(group) = turn.group.take() {
+            if group.length > group.carried {
+                let took_ns = self.clock.monotonic_ns().saturating_sub(began_ns);
+                self.metrics.count_group(group.appends_behind(written), took_ns);
+            }
             self.let_go(group, result.is_ok());
         }
         let mut state = self.state.lock();

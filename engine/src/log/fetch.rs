@@ -14,6 +14,7 @@ use super::read::{Part, Place};
 use super::types::Read;
 use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
+use crate::observe::Source;
 use crate::segment::take::{Halt, Want, take};
 use crate::segment::walk::{Found, Walker};
 
@@ -81,7 +82,7 @@ impl Shared {
                 }
                 _ => {}
             }
-            self.metrics.count_read(crate::log::Source::File, taken.bytes);
+            self.metrics.count_read(Source::File, taken.bytes);
             return Ok(place.part(data.slice(0..taken.bytes), position, &taken, read));
         }
     }

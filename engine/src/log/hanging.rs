@@ -170,7 +170,7 @@ impl Shared {
     /// Looks for late transactions now and then; says each of them once.
     pub(super) fn watch_transactions(&self) {
         let now_ms = self.clock.now_ms();
-        let mut seen = self.metrics.late.0.lock();
+        let mut seen = self.late.0.lock();
         if seen.looked_ms.is_some_and(|looked| (looked..looked.saturating_add(LOOK_EVERY_MS)).contains(&now_ms)) {
             return;
         }

@@ -26,7 +26,6 @@ mod recover;
 
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
@@ -38,6 +37,7 @@ use crate::checkpoints::DirectoryCheckpoints;
 use crate::config::Config;
 use crate::error::Result;
 use crate::follow::Follower;
+use crate::observe::Metrics;
 use crate::spares::Spares;
 use crate::tail::Tail;
 use cursors::Cursors;
@@ -51,38 +51,6 @@ pub use types::{
     Ack, Append, Appended, Fetched, Isolation, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState,
     SnapshotState,
 };
-
-/// Counters of one log. Stable names come with the metrics page; these are what the engine itself needs.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics {
-    duplicates: AtomicU64,
-    space_waits: AtomicU64,
-    late: hanging::Late,
-    read_bytes: [AtomicU64; 2],
-}
-
-/// Where a read found its bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Source {
-    /// In the tail in memory.
-    Tail,
-    /// In a segment's file.
-    File,
-}
-
-impl Metrics {
-    fn count_duplicate(&self) {
-        self.duplicates.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count_read(&self, source: Source, bytes: usize) {
-        self.read_bytes[source as usize].fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn count_space_wait(&self) {
-        self.space_waits.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// What a log's handles share with its tickets and with the engine's driver.
 pub(crate) struct Shared {
@@ -107,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) cursors: Cursors,
     pub(crate) report: OpenReport,
     pub(crate) metrics: Metrics,
+    /// Transactions that stay open for too long.
+    pub(crate) late: hanging::Late,
     pub(crate) spares: Arc<Spares>,
     /// The engine's threads, if it has any.
     pub(crate) background: Option<Arc<Background>>,
@@ -335,7 +305,7 @@ impl Log {
     /// newest append: how many there are now, and how many there were since the log was opened. [`Log::drive`] looks for them.
     #[must_use]
     pub fn late_transactions(&self) -> (u64, u64) {
-        self.shared.metrics.late.counts()
+        self.shared.late.counts()
     }
 
     /// Moves the log start to `before` (-1: the high watermark). Survives the loss of power when it returns.

@@ -9,13 +9,13 @@ use oncelog_formats::epoch_checkpoint;
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_snapshot::Verifications;
 
+use super::Shared;
 use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::kept::MEMORY_FILE;
 use super::recover::{Bounds, Recovery};
 use super::state::{Progress, Segment, SideFile, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
-use super::{Metrics, Shared};
 use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, Stored};
 use crate::config::Config;
@@ -23,6 +23,7 @@ use crate::epochs::EpochCache;
 use crate::error::{Error, Result};
 use crate::follow::Waiting;
 use crate::index::{AbortedIndex, SegmentIndex};
+use crate::observe::Metrics;
 use crate::spares::Spares;
 use crate::tail::{Budget, Tail};
 
@@ -50,6 +51,7 @@ impl Shared {
         partition: i32,
         options: OpenOptions,
     ) -> Result<Self> {
+        let _span = tracing::info_span!("open", dir = %dir.display()).entered();
         let began_ns = context.clock.monotonic_ns();
         let device = &*context.device;
         device.create_directory(dir)?;
@@ -187,6 +189,7 @@ pub(super) fn recover<'a>(
     report: &OpenReport,
     bounds: Bounds,
 ) -> Result<Recovery<'a>> {
+    let _span = tracing::info_span!("recover", dir = %dir.display(), clean = report.clean).entered();
     let layout = tidy(device, dir)?;
     let mut report = report.clone();
     let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
@@ -344,6 +347,7 @@ fn assemble(
         cursors: Cursors::default(),
         report: recovered.report,
         metrics: Metrics::default(),
+        late: super::hanging::Late::default(),
         spares: context.spares.clone(),
         background: context.background.clone(),
         this: OnceLock::new(),

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use oncelog_device::DeviceFile;
 
+use super::Shared;
 use super::aborted::aborted_in;
 use super::state::{Segment, State};
 use super::types::{Ack, Fetched, Isolation, Read};
-use super::{Shared, Source};
 use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
+use crate::observe::Source;
 use crate::segment::take::{Halt, Taken, Want, take};
 use crate::tail::Piece;
 

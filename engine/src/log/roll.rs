@@ -262,6 +262,8 @@ impl Shared {
             segment.created_ms = self.clock.now_ms();
             return;
         }
+        let _span = tracing::info_span!("roll", dir = %self.dir.display(), base_offset).entered();
+        self.metrics.count_roll();
         let spare = state.spare.take().expect("space was made sure of");
         // The end of one segment and the birth of the next count like appends: whoever waits for them waits for the device.
         state.progress.accepted += 2;

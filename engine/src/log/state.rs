@@ -147,6 +147,15 @@ pub(crate) struct Group {
     pub end_offset: i64,
 }
 
+impl Group {
+    /// Appends in it, if number `written` was the last before. The end of a segment and its birth count like appends, but
+    /// are none.
+    pub fn appends_behind(&self, written: u64) -> u64 {
+        let none = u64::from(self.seal_at.is_some()) + u64::from(self.birth.is_some());
+        self.number.saturating_sub(written + none)
+    }
+}
+
 /// How far ahead of its end a log has its space made ready: as far as it needed of late.
 pub(crate) struct Window {
     pub bytes: u64,

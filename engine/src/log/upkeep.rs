@@ -220,6 +220,7 @@ impl Shared {
 
     /// Everything durable, side files written, then the three checkpoint files. Answers the recovery point.
     pub(crate) fn checkpoint(&self) -> Result<i64> {
+        let _span = tracing::info_span!("checkpoint", dir = %self.dir.display()).entered();
         self.commit_all(Ack::Durable)?;
         let _one = self.upkeep.lock();
         self.write_side_files()?;
