@@ -37,6 +37,7 @@ impl Shared {
         }
         self.commit_leftovers()?;
         self.tail.expire(self.clock.monotonic_ns());
+        self.watch_transactions();
         self.upkeep()
     }
 
