@@ -2,7 +2,7 @@
 //!
 //! What the ring is for here follows from the trait (calls block) and from measurement (`docs/performance.md`): a write
 //! over [`CHUNK_BYTES`] is split and kept [`DEPTH`] deep in flight, which the calling thread alone cannot do. A single chunk
-//! gains no depth, so a plain one goes out on the calling thread, and a durable one by the way that measures
+//! gains no depth, so a plain one goes out on the calling thread, and a durable one of any length by the way that measures
 //! best now. Reads go through the page cache by `pread`: split eight deep through the ring they defeat the kernel's
 //! read-ahead (cold and in order 1.4 against 2.5 GB/s, warm the same).
 //!
@@ -58,7 +58,12 @@ impl UringDevice {
         Ok(Self { names: BlockingDevice::new(), features, shared: Arc::new(shared) })
     }
 
-    /// The way in which a single-chunk durable write goes out at the moment (`ring-dsync`, `pwritev2-dsync`,
+    /// How often the way of durable writes was changed while running.
+    pub fn sync_way_changes(&self) -> u64 {
+        self.shared.ways.changes()
+    }
+
+    /// The way in which most durable writes go out at the moment (`ring-dsync`, `pwritev2-dsync`,
     /// `pwrite-fdatasync`).
     pub fn sync_way(&self) -> &'static str {
         self.shared.ways.best().name()
@@ -72,8 +77,9 @@ impl Device for UringDevice {
 
     fn describe(&self) -> String {
         let (setup, way, remarks) = (self.features.setup, self.sync_way(), self.names.remarks());
+        let changes = self.sync_way_changes();
         format!(
-            "io_uring: {DEPTH} x {CHUNK_BYTES} bytes in flight, setup {setup}, durable writes now by {way}{remarks}"
+            "io_uring: {DEPTH} x {CHUNK_BYTES} bytes in flight, setup {setup}, durable writes now by {way} ({changes} changes){remarks}"
         )
     }
 
@@ -166,6 +172,7 @@ impl UringFile {
         }
         self.shared.ways.measure(bytes.len(), |way| match way {
             SyncWay::CallerDsync => self.host.write_bytes(position, bytes, Sync::Data),
+            SyncWay::RingDsync if bytes.len() > CHUNK_BYTES => self.write_deep(position, bytes, Sync::Data),
             SyncWay::RingDsync => {
                 let written = self.write_by_ring(position, bytes, true);
                 written.unwrap_or_else(|| self.host.write_bytes(position, bytes, Sync::Data))
@@ -217,9 +224,9 @@ impl DeviceFile for UringFile {
         self.host.check_write(position, buffer.capacity_bytes(), length)?;
         let bytes = &buffer.as_slice()[..length];
         match sync {
-            _ if length > CHUNK_BYTES => self.write_deep(position, bytes, sync),
-            Sync::None => self.host.write_bytes(position, bytes, sync),
             Sync::Data => self.write_durably(position, bytes),
+            Sync::None if length > CHUNK_BYTES => self.write_deep(position, bytes, sync),
+            Sync::None => self.host.write_bytes(position, bytes, sync),
         }
     }
 

@@ -190,7 +190,7 @@ impl Shared {
         let whole = state.whole_bytes();
         if state.prepared == 0
             && state.active().size == 0
-            && let Some(spare) = self.spares.take(whole)
+            && let Some(spare) = self.spares.take(need)
         {
             self.begin_with(state, spare);
             return Ok(());
