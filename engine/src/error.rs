@@ -31,7 +31,7 @@ pub struct Damage {
 #[non_exhaustive]
 pub enum Error {
     /// The producer's state refuses the batch; nothing was stored and nothing changed.
-    #[error("producer {producer_id}: {refusal}")]
+    #[error("{refusal}")]
     Refused {
         /// The producer of the refused batch.
         producer_id: i64,

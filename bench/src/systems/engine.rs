@@ -17,6 +17,7 @@ impl Oncelog {
     pub(super) fn open(dir: &Path, device_kind: DeviceKind, plan: &Plan) -> Result<Self, Failure> {
         let engine = Engine::open(dir, EngineOptions { device_kind, ..EngineOptions::default() })?;
         let config = config_of(plan);
+        prepare(&engine, plan, config.segment_bytes)?;
         let options = OpenOptions { config, ..OpenOptions::default() };
         let logs = (0..plan.logs).map(|number| engine.log(&format!("bench-{number}"), options.clone()));
         let logs = logs.collect::<Result<_, _>>()?;
@@ -26,6 +27,14 @@ impl Oncelog {
     fn log(&self, writer: usize) -> &Log {
         &self.logs[writer % self.logs.len()]
     }
+}
+
+/// Makes as much space ready as the raw programs have: everything that will be written where the plan names no segments,
+/// a tenth of it where it does, so that the engine has to make the rest while it is measured.
+fn prepare(engine: &Engine, plan: &Plan, segment_bytes: u64) -> Result<(), Failure> {
+    let needed_bytes = if plan.segment_bytes.is_some() { plan.bytes / 10 } else { plan.bytes };
+    let each = (needed_bytes / plan.logs as u64).div_ceil(segment_bytes).max(1) as usize;
+    Ok(engine.prepare_spares(each * plan.logs + plan.logs.min(2), segment_bytes)?)
 }
 
 fn config_of(plan: &Plan) -> Config {
