@@ -20,7 +20,7 @@ use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, Stored};
 use crate::config::Config;
 use crate::epochs::EpochCache;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::follow::Waiting;
 use crate::index::{AbortedIndex, SegmentIndex};
 use crate::observe::Metrics;
@@ -83,6 +83,11 @@ impl Shared {
             recovered = recover(device, &*context.clock, dir, &config, &report, Bounds { limit: log_end, ..bounds })?;
             log_end = recovered.log_end();
         }
+        if recovered.segments.is_empty() && bounds.promised > log_start {
+            let path = dir.join(segment_file_name(log_start, Kind::Log));
+            let reason = format!("no segment is left, everything below offset {} was promised", bounds.promised);
+            recovered.note_damage(Damage { path, position: 0, offset: log_start, reason });
+        }
         let restarted = recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty());
         if restarted {
             restart_at(&mut recovered, log_start)?;
@@ -119,11 +124,10 @@ impl Shared {
             let wanted = if state.follows_end { log_end } else { high_watermark };
             state.set_high_watermark(wanted);
             self.snapshot_at_end(&mut state);
-            if !self.report.clean {
-                // As in Kafka, which reads its own snapshot of the end back: that one still knows them.
-                let expiration_ms = state.config.producer_id_expiration_ms;
-                state.producers.expire(self.clock.now_ms(), expiration_ms);
-            }
+            // As in Kafka, which reads its own snapshot of the end back: that one still knows them. Not before the replay: who
+            // was silent when the snapshot was taken may have appended since.
+            let expiration_ms = state.config.producer_id_expiration_ms;
+            state.producers.expire(self.clock.now_ms(), expiration_ms);
         }
         self.upkeep()?;
         if let Some(file) = memory {
@@ -218,6 +222,13 @@ fn load_epochs(device: &dyn Device, dir: &Path, report: &mut OpenReport) -> Resu
 
 /// The log ends below its start: what is left of it is gone, only the producers are remembered.
 fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
+    recovery.keep_view(i64::MAX);
+    if !recovery.kept.is_empty() {
+        // Before the segments go that say it.
+        let file = recovery.memory_file(offset);
+        recovery.device.write_small(&file.path, &file.bytes)?;
+    }
+    recovery.memory_offset = Some(offset);
     for base in std::mem::take(&mut recovery.segments).into_keys() {
         recovery.forget_segment(base, "lies below the log start")?;
     }
@@ -225,7 +236,6 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     recovery.epochs_dirty = true;
     let segment = new_segment(recovery.device, recovery.clock, recovery.dir, recovery.config, offset)?;
     recovery.segments.insert(offset, segment);
-    recovery.keep_view(i64::MAX);
     recovery.aborted = AbortedIndex::default();
     Ok(())
 }
@@ -329,6 +339,7 @@ fn assemble(
         read_only,
         closed: false,
         followers: Waiting::default(),
+        hole: 0..0,
         generation: 0,
     };
     Shared {

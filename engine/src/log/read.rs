@@ -115,7 +115,7 @@ impl Shared {
             if read.offset >= limit {
                 return Ok(Some(empty(&state, read)));
             }
-            let state = self.make_readable(state, limit)?;
+            let state = self.make_readable(state, wanted, limit)?;
             let Some(place) = place(&state, wanted, limit) else { return Ok(Some(empty(&state, read))) };
             drop(state);
             let found = match self.read_tail(&place, wanted, read) {
@@ -151,9 +151,16 @@ impl Shared {
         Some(Fetched { data: part.data, next_offset, aborted, high_watermark, last_stable_offset })
     }
 
-    /// Lets staged bytes below `limit` reach the file before it is read.
-    fn make_readable<'a>(&'a self, state: MutexGuard<'a, State>, limit: i64) -> Result<MutexGuard<'a, State>> {
-        if state.progress.written == state.progress.accepted || limit <= state.progress.durable_offset {
+    /// Lets staged bytes below `limit` reach the file before it is read, or those that a search comes to behind a hole.
+    fn make_readable<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        wanted: i64,
+        limit: i64,
+    ) -> Result<MutexGuard<'a, State>> {
+        let into_hole = wanted < limit && limit == state.hole.end && !state.hole.is_empty();
+        let below = limit <= state.progress.durable_offset && !into_hole;
+        if state.progress.written == state.progress.accepted || below {
             return Ok(state);
         }
         let number = state.progress.accepted;

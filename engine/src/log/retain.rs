@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::state::State;
+use crate::checkpoints::Offsets;
 use crate::error::{Error, Result};
 use crate::segment::walk::Walker;
 
@@ -24,12 +25,14 @@ impl Shared {
             }
             offset
         };
+        self.store_log_start(offset)?;
         self.raise_log_start(offset)?;
-        self.store_log_start()?;
+        self.persist_epochs()?;
         Ok(self.state.lock().log_start)
     }
 
-    /// Moves the log start in memory. The caller stores it before anyone is told.
+    /// Moves the log start in memory. It is stored already: what no crash may take back is not shown before, and epochs
+    /// that are cut too late are cut again by opening, those cut too early are lost.
     fn raise_log_start(&self, offset: i64) -> Result<()> {
         let batch = self.batch_base_at(offset)?;
         let mut state = self.state.lock();
@@ -74,10 +77,9 @@ impl Shared {
         }
     }
 
-    fn store_log_start(&self) -> Result<()> {
-        self.persist_epochs()?;
-        let mut offsets = self.checkpoint_offsets(&self.state.lock());
-        (offsets.recovery_point, offsets.high_watermark) = (None, None);
+    fn store_log_start(&self, log_start: i64) -> Result<()> {
+        let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
+        let offsets = Offsets { log_start: Some((log_start, log_start > first_base)), ..Offsets::default() };
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
         Ok(())
     }
@@ -124,8 +126,9 @@ impl Shared {
         let new_start = {
             let state = self.state.lock();
             let last = bases[bases.len() - 1];
-            next_base(&state, last).unwrap_or(state.log_start)
+            next_base(&state, last).unwrap_or(state.log_start).max(state.log_start)
         };
+        self.store_log_start(new_start)?;
         self.raise_log_start(new_start)?;
         self.commit_all(super::types::Ack::Durable)?;
         for base in &bases {
@@ -135,8 +138,14 @@ impl Shared {
             self.note_doomed(&mut state, *base, renamed);
             state.segments.remove(base);
         }
-        self.state.lock().aborted.forget_below(new_start);
-        self.store_log_start()?;
+        {
+            let mut state = self.state.lock();
+            let first_base = *state.segments.first_key_value().expect("a log has a segment").0;
+            state.aborted.forget_below(first_base);
+        }
+        self.persist_epochs()?;
+        // Now it is the first segment's base and need not be listed.
+        self.store_log_start(new_start)?;
         Ok(bases)
     }
 }

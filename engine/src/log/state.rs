@@ -294,6 +294,8 @@ pub(crate) struct State {
     pub closed: bool,
     /// Who waits to see more.
     pub followers: Waiting,
+    /// Offsets that a truncation inside a batch left empty: the batch behind them may be staged only.
+    pub hole: std::ops::Range<i64>,
     /// Counts truncations, so that a read can tell that the ground moved under it.
     pub generation: u64,
 }

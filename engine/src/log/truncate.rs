@@ -65,6 +65,9 @@ impl Shared {
         state.epochs_dirty |= state.epochs.truncate_from_end(offset);
         if state.log_start > offset {
             (state.log_start, state.log_start_batch) = (offset, offset);
+        } else if state.active().data_end <= state.log_start {
+            // The batch that held the log start is gone.
+            state.log_start_batch = state.log_start;
         }
         // Where it does not move, transactions decided below it hold readers back until it is named again, as in Kafka.
         if state.high_watermark >= offset {
@@ -94,7 +97,9 @@ impl Shared {
     }
 
     fn start_again_at(&self, mut state: MutexGuard<'_, State>, offset: i64, log_start: i64) -> Result<i64> {
-        self.lower_recovery_point(&state, offset)?;
+        // Nothing of the old log is promised from here on, and a crash leaves one that begins at the new start.
+        let started = Offsets { recovery_point: Some(0), log_start: Some((log_start, true)), high_watermark: None };
+        self.checkpoints.update(&*self.device, &self.topic, self.partition, &started)?;
         let bases: Vec<i64> = state.segments.keys().rev().copied().collect();
         for base in bases {
             if let Err(error) = self.doom(&mut state, base) {
@@ -155,6 +160,7 @@ impl Shared {
     /// Memory stands on these segments, with nothing staged, ending at `end`.
     fn stand_on(&self, state: &mut State, segments: BTreeMap<i64, Segment>, end: i64) -> Result<()> {
         state.segments = segments;
+        state.hole = state.active().data_end..end;
         state.active_mut().next_offset = end;
         state.staging = staging_behind(state.active())?;
         state.prepared = state.staging.start;

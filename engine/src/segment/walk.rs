@@ -37,10 +37,12 @@ impl<'a> Walker<'a> {
         }
         let held = self.start..self.start + self.buffer.len() as u64;
         if !(held.contains(&position) && position + HEADER_BYTES as u64 <= held.end) {
-            self.buffer.resize(CHUNK_BYTES.min((self.size - position) as usize), 0);
-            let got = self.file.read(position, &mut self.buffer)?;
-            self.buffer.truncate(got);
-            self.start = position;
+            let mut bytes = std::mem::take(&mut self.buffer);
+            bytes.resize(CHUNK_BYTES.min((self.size - position) as usize), 0);
+            // Should this fail, nothing is held: a caller that goes on must not find what was never read.
+            let got = self.file.read(position, &mut bytes)?;
+            bytes.truncate(got);
+            (self.start, self.buffer) = (position, bytes);
         }
         let bytes = &self.buffer[(position - self.start) as usize..];
         let damaged = |reason: String| Error::damaged(self.file.path(), position, -1, reason);

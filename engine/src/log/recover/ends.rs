@@ -27,7 +27,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn note_damage(&mut self, damage: Damage) {
+    pub fn note_damage(&mut self, damage: Damage) {
         tracing::error!(%damage, "damage below what was promised: the log is read-only around it");
         self.report.damage.push(damage);
     }
@@ -36,8 +36,17 @@ impl Recovery<'_> {
     pub(super) fn judge(&mut self, segment: &mut Segment, opened: &Opened, end: ScanEnd) -> Result<ControlFlow<()>> {
         let path = opened.file.path();
         let known_end = opened.index_end.unwrap_or(i64::MIN);
-        let promised = if self.clean && opened.next_base.is_some() { i64::MAX } else { self.bounds.promised };
+        // The snapshot at a roll is written behind the sync of the segment that the roll closed: where it stands, all of
+        // that segment was on the disk.
+        let sealed = match opened.next_base.filter(|next| end.next_offset < *next) {
+            Some(next) => self.sealed_before(next)?.filter(|sealed| sealed.base_offset == opened.base),
+            None => None,
+        };
+        let cut_short = sealed.is_some_and(|sealed| end.next_offset < sealed.next_offset);
+        let closed = cut_short || (self.clean && opened.next_base.is_some());
+        let promised = if closed { i64::MAX } else { self.bounds.promised };
         let reason = match &end.stop {
+            Stop::End if cut_short => "the segment was closed with more than this".to_string(),
             Stop::End if opened.next_base.is_some() && known_end >= end.next_offset => {
                 format!("the index knows offset {known_end}, the file ends before it")
             }
@@ -63,7 +72,8 @@ impl Recovery<'_> {
         }
         opened.file.set_length(end.position)?;
         opened.file.sync()?;
-        if end.stop != Stop::Zeroes {
+        // Zeroes are what a prepared tail is made of, but a segment that was closed has none.
+        if end.stop != Stop::Zeroes || !(complete || opened.next_base.is_none()) {
             tracing::warn!(%damage, "torn tail cut off");
             self.report.cut.push(damage);
         }

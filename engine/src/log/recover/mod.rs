@@ -216,15 +216,17 @@ impl<'a> Recovery<'a> {
         let start = if self.clean { log_start.max(first_base) } else { log_start };
         let mut view = start;
         let chosen = self.newest_snapshot(start, limit.min(doubt))?;
-        if let Some((offset, loaded)) = &chosen {
-            view = *offset;
+        let found = chosen.is_some();
+        if let Some((offset, loaded)) = chosen {
+            view = offset;
             (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
             self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
-            self.view = View::from_table(loaded.table.clone(), self.clock.now_ms(), self.config);
+            let (view, expired) = View::from_table(loaded.table, self.clock.now_ms(), self.config);
+            (self.view, self.kept) = (view, expired);
         }
         self.starts = Starts { doubt, view, kept: i64::MAX };
         self.ahead = self.newest_memory(limit)?;
-        if chosen.is_none() {
+        if !found {
             self.starts.kept = i64::MIN;
             if let Some((offset, table)) = self.memory_below(view, limit)? {
                 self.append_floor_ms = table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);

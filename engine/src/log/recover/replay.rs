@@ -2,7 +2,9 @@
 
 use oncelog_formats::BatchView;
 use oncelog_formats::txn_index::AbortedTxn;
-use oncelog_snapshot::{AdmitOptions, Incoming, OpenTxns, Origin, ProducerTable, Refusal, Verdict, absorb, admit};
+use oncelog_snapshot::{
+    AdmitOptions, Incoming, OpenTxns, Origin, ProducerEntry, ProducerTable, Refusal, Verdict, absorb, admit,
+};
 
 use super::{Rebuild, Recovery};
 use crate::config::Config;
@@ -18,11 +20,16 @@ pub(in crate::log) struct View {
 }
 
 impl View {
-    /// What a snapshot says, less what has expired since.
-    pub fn from_table(mut producers: ProducerTable, now_ms: i64, config: &Config) -> Self {
+    /// What a snapshot says, less what has expired since, and that.
+    pub fn from_table(mut producers: ProducerTable, now_ms: i64, config: &Config) -> (Self, ProducerTable) {
+        let mut expired = ProducerTable::new();
+        let age_ms = |entry: &ProducerEntry| now_ms.saturating_sub(entry.last_append_ms);
+        for (id, entry) in producers.iter().filter(|(_, entry)| age_ms(entry) >= config.producer_id_expiration_ms) {
+            expired.put(id, entry);
+        }
         producers.expire(now_ms, config.producer_id_expiration_ms);
         let txns = OpenTxns::from_table(&producers);
-        Self { producers, txns }
+        (Self { producers, txns }, expired)
     }
 
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported. Answers the

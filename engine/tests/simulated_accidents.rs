@@ -1,0 +1,183 @@
+//! Accidents that the simulator found, each as the shortest story of it.
+
+mod common;
+
+use common::{NAME, NOW_MS, Place, batch, expect_duplicate, put, put_as, read_all, single, small_segments};
+use oncelog::{Ack, Append, Config, Isolation, OpenOptions, Outcome, Read};
+use oncelog_device::{FaultOp, MemoryDevice};
+
+fn place() -> (MemoryDevice, Place) {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    (device, place)
+}
+
+fn expiring_after(ms: i64) -> Config {
+    Config { producer_id_expiration_ms: ms, ..small_segments(1 << 20) }
+}
+
+/// The snapshot is older than the expiry, what follows it is not: expiry used to be decided by the snapshot alone.
+#[test]
+fn a_producer_that_was_silent_when_the_snapshot_was_taken_is_known_after_a_crash() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&expiring_after(20_000));
+    let first = put(&log, &single(7, 0, 10));
+    log.snapshot().expect("a snapshot");
+    place.clock.advance(15_000);
+    put(&log, &single(7, 1, 10));
+    place.clock.advance(10_000);
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&expiring_after(20_000));
+    expect_duplicate(&log, &single(7, 0, 10), &first);
+}
+
+/// Replayed batches used to be as old as their clients' timestamps say.
+#[test]
+fn records_of_long_ago_do_not_make_their_producer_expire_after_a_crash() {
+    let (device, place) = place();
+    place.clock.advance(200_000);
+    let (engine, log) = place.open(&expiring_after(20_000));
+    put(&log, &single(1, 0, 10));
+    place.clock.set_ms(NOW_MS + 400_000);
+    log.snapshot().expect("a snapshot");
+    let first = put(&log, &batch(7, 0, &["of long ago".to_string()]));
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&expiring_after(20_000));
+    assert!(!log.expire_producers().expect("expiry").contains(&7));
+    expect_duplicate(&log, &batch(7, 0, &["of long ago".to_string()]), &first);
+}
+
+/// The epochs used to go before the log start was stored, and stayed away when it was not.
+#[test]
+fn a_log_start_that_cannot_be_stored_takes_no_epochs_with_it() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 10));
+    put(&log, &single(7, 1, 10));
+    device.plant(FaultOp::Space, 0, 1);
+    assert!(log.delete_records(2).expect_err("no space").is_full());
+    log.drive().expect("upkeep");
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!((log.log_start_offset(), log.end_offset_for_epoch(0)), (0, (0, 2)));
+}
+
+/// A directory without segments used to be a new log, whatever the checkpoint promised.
+#[test]
+fn a_log_whose_segments_are_all_gone_is_damaged_and_not_new() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 10));
+    drop(log);
+    engine.close().expect("a close");
+    oncelog_device::Device::remove(&device, &place.file("00000000000000000000.log")).expect("a healthy disk");
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!(log.report().damage.first().map(|damage| damage.offset), Some(0));
+    assert!(log.append(Append::client(&single(8, 0, 10))).expect_err("read-only").is_corruption());
+}
+
+/// Zeroes at the end of a closed segment used to be cut like a prepared tail, and all segments behind it dropped.
+#[test]
+fn a_closed_segment_cut_short_is_damaged_and_those_behind_it_stay() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 10));
+    put(&log, &single(7, 1, 10));
+    log.roll().expect("a roll");
+    put(&log, &single(7, 2, 10));
+    engine.kill();
+    device.kill();
+    let first = place.file("00000000000000000000.log");
+    let mut bytes = device.contents(&first).expect("a healthy disk").expect("a segment");
+    let length = bytes.len();
+    bytes[length / 2..].fill(0);
+    device.put(&first, &bytes).expect("a healthy disk");
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!(log.report().damage.first().map(|damage| damage.offset), Some(1));
+    let behind = log.read(Read { isolation: Isolation::LogEnd, ..Read::from(2) }).expect("what is whole can be read");
+    assert!(!behind.data.is_empty());
+}
+
+/// Who is remembered by a log that begins again at its start was in memory alone: the second crash forgot.
+#[test]
+fn producers_of_a_log_that_begins_again_survive_a_second_crash() {
+    let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
+    let mut begun_again = 0;
+    for seed in 0..40 {
+        let (device, place) = place();
+        let engine = place.engine();
+        let log = engine.log(NAME, options()).expect("the log opens");
+        let first = put(&log, &single(7, 0, 10));
+        put_as(&log, &single(8, 0, 3_000), Ack::Written);
+        log.set_high_watermark(2).expect("a high watermark");
+        log.delete_records(2).expect("all records go");
+        engine.kill();
+        device.power_cut(seed);
+        for _ in 0..2 {
+            let engine = place.engine();
+            let log = engine.log(NAME, options()).expect("the log opens");
+            begun_again += usize::from(log.report().repaired.iter().any(|said| said.contains("below the log start")));
+            expect_duplicate(&log, &single(7, 0, 10), &first);
+            engine.kill();
+            device.kill();
+        }
+    }
+    assert!(begun_again > 0, "no seed lost the tail");
+}
+
+/// A crash while a log began anew used to leave one whose own recovery point called it damaged.
+#[test]
+fn a_crash_while_a_log_begins_anew_leaves_no_damage() {
+    for steps in 0..60 {
+        let (device, place) = place();
+        let (engine, log) = place.open(&small_segments(1 << 20));
+        put(&log, &single(7, 0, 10));
+        log.sync().expect("a sync");
+        device.crash_after(steps);
+        let begun = log.truncate_fully_and_start_at(5, None);
+        engine.kill();
+        device.power_cut(steps);
+        let (_engine, log) = place.open(&small_segments(1 << 20));
+        assert_eq!(log.report().damage, [], "the power went after {steps} steps");
+        assert!(begun.is_err() || log.log_end_offset() == 5);
+    }
+}
+
+/// The batch behind the hole is staged only; a read of what lies before the hole used to take its place for damage.
+#[test]
+fn a_read_up_to_a_hole_does_not_run_into_what_is_staged_behind_it() {
+    let (_device, place) = place();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 10));
+    put(&log, &batch(7, 1, &["two".to_string(), "records".to_string()]));
+    assert_eq!(log.truncate_to(2).expect("a truncation inside a batch"), 2);
+    let staged = log.append(Append::client(&single(8, 0, 10)).ack(Ack::Accepted)).expect("an append");
+    assert_eq!(staged.expected().base_offset, 2);
+    let fetched = log.read(Read::from(0)).expect("a read");
+    assert_eq!(oncelog_formats::Batches::new(&fetched.data).count(), 1);
+}
+
+/// The sync of a side file's name failed, and with it that of the new segment's name, which was still open.
+#[test]
+fn a_failed_sync_of_a_side_file_loses_no_segment() {
+    for after in 0..12 {
+        for seed in 0..12 {
+            let (device, place) = place();
+            let (engine, log) = place.open(&small_segments(1 << 20));
+            put(&log, &single(7, 0, 10));
+            device.plant(FaultOp::Sync, after, 1);
+            let _ = log.roll();
+            let answer = log.append(Append::client(&single(7, 1, 10))).and_then(|ticket| ticket.wait());
+            engine.kill();
+            device.clear_faults();
+            device.power_cut(seed);
+            let (_engine, log) = place.open(&small_segments(1 << 20));
+            assert_eq!(log.report().damage, []);
+            let durable = answer.is_ok_and(|answer| answer.outcome == Outcome::Appended);
+            assert!(read_all(&log).len() > usize::from(durable), "sync {after}, seed {seed}");
+        }
+    }
+}
