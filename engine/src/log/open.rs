@@ -88,13 +88,12 @@ impl Shared {
             let reason = format!("no segment is left, everything below offset {} was promised", bounds.promised);
             recovered.note_damage(Damage { path, position: 0, offset: log_start, reason });
         }
-        let restarted = recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty());
-        if restarted {
+        if recovered.segments.is_empty() || (log_end < log_start && recovered.report.damage.is_empty()) {
             restart_at(&mut recovered, log_start)?;
             log_end = log_start;
         }
         let outlived = recovered.memory_offset.is_some_and(|offset| offset > log_end);
-        let memory = (restarted || outlived).then(|| recovered.memory_file(log_end));
+        let memory = outlived.then(|| recovered.memory_file(log_end));
         let memory_offset = if memory.is_some() { log_end } else { recovered.memory_offset.unwrap_or(-1) };
         let shared = assemble(context, dir, topic, partition, options, recovered);
         shared.settle(log_start, high_watermark, log_end, memory, memory_offset)?;

@@ -176,7 +176,7 @@ impl<'a> Recovery<'a> {
             }
             let rebuild = Rebuild { index: in_doubt || opened.index.is_none() || self.epochs_lost, aborted: in_doubt };
             let found = found.remove(&base);
-            let persisted = !rebuild.index && !in_doubt && found.is_none();
+            let persisted = !rebuild.index && found.is_none();
             let aborted = opened.aborted.take().filter(|_| !in_doubt).or(found);
             for txn in aborted.into_iter().flatten() {
                 self.aborted.push(txn);
