@@ -70,22 +70,27 @@ impl Recovery<'_> {
         if end.stop == Stop::End {
             return Ok(ControlFlow::Continue(()));
         }
+        let last = complete || opened.next_base.is_none();
+        if !last {
+            self.drop_segments_behind(opened.base, end.next_offset)?;
+        }
         opened.file.set_length(end.position)?;
         opened.file.sync()?;
         // Zeroes are what a prepared tail is made of, but a segment that was closed has none.
-        if end.stop != Stop::Zeroes || !(complete || opened.next_base.is_none()) {
+        if end.stop != Stop::Zeroes || !last {
             tracing::warn!(%damage, "torn tail cut off");
             self.report.cut.push(damage);
         }
-        Ok(if complete || opened.next_base.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        Ok(if last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 
-    /// Segments behind one that had to be cut were never promised, and what they hold does not follow on.
-    pub(super) fn drop_segments_behind(&mut self, last_end: Option<i64>) -> Result<()> {
-        let Some(end) = last_end else { return Ok(()) };
-        let last = *self.segments.last_key_value().expect("there is an end").0;
-        for base in self.layout.bases.clone().into_iter().filter(|b| *b > last) {
-            self.forget_segment(base, &format!("lies behind the cut at offset {end}"))?;
+    /// Segments behind one that has to be cut were never promised, and what they hold does not follow on. They go before
+    /// the cut, the last one first: a crash in between must not leave a segment that seems to end where it does, and one
+    /// behind a gap.
+    fn drop_segments_behind(&mut self, base: i64, end: i64) -> Result<()> {
+        for behind in self.layout.bases.clone().into_iter().rev().take_while(|b| *b > base) {
+            self.forget_segment(behind, &format!("lies behind the cut at offset {end}"))?;
+            self.device.sync_directory(self.dir)?;
         }
         Ok(())
     }

@@ -189,7 +189,6 @@ impl<'a> Recovery<'a> {
                 break;
             }
         }
-        self.drop_segments_behind(last_end)?;
         let end = last_end.unwrap_or(self.bounds.log_start);
         self.aborted.truncate_to(end);
         if !self.clean {
