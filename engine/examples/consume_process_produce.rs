@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use oncelog::formats::BatchBuilder;
 use oncelog::{Append, Engine, EngineOptions, Log, OpenOptions};
-use oncelog_formats::BatchBuilder;
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -34,4 +34,6 @@ pub use log::{
     Log, LogState, OpenOptions, OpenReport, OpenTransaction, Outcome, Read, SegmentState, SnapshotState, Ticket,
 };
 pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
+/// Kafka's formats: batches to build and to read, markers, and what stands in a log's files.
+pub use oncelog_formats as formats;
 pub use oncelog_snapshot::{Origin, ProducerEntry, Refusal};
