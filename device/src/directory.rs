@@ -2,7 +2,8 @@
 
 use crate::device::{DeviceLock, DirectoryEntry, Result};
 use crate::error::{DeviceError, DeviceErrorKind};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use crate::record_lock;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{DirEntry, Metadata};
 use std::io::{self, ErrorKind};
@@ -88,17 +89,17 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
         .map_err(|errno| DeviceError::io("sync_directory", directory, errno))
 }
 
-/// `flock` rather than `fcntl`: it belongs to the open file, so two engines in one process exclude each other too.
+/// Kafka's own lock on Kafka's own file, so that a broker and an engine keep each other out too.
 pub(crate) fn lock(path: &Path) -> Result<DeviceLock> {
     let failed = |errno| DeviceError::io("lock", path, errno);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
     let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))).map_err(failed)?;
     let started = Instant::now();
     loop {
-        match retry_on_intr(|| rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive)) {
+        match retry_on_intr(|| record_lock::try_exclusive(&descriptor)) {
             Ok(()) => return Ok(DeviceLock::new(descriptor)),
-            Err(Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
-            Err(Errno::WOULDBLOCK) => {
+            Err(Errno::AGAIN | Errno::ACCESS) if started.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::AGAIN | Errno::ACCESS) => {
                 return Err(DeviceError::new(DeviceErrorKind::Locked, "lock", path));
             }
             Err(errno) => return Err(failed(errno)),

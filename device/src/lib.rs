@@ -5,6 +5,7 @@ pub mod error;
 pub mod clock;
 
 mod huge_pages;
+mod record_lock;
 
 pub mod buffers;
 
