@@ -46,6 +46,10 @@ fn print(output: &mut Output, report: &MachineReport) -> CliResult<()> {
             output.line(format_args!("io_uring        works; set up with {}", ring.setup))?;
             output.line(format_args!("  features      {}", listed(&ring.features)))?;
             output.line(format_args!("  operations    {}", listed(&ring.opcodes)))?;
+            match &ring.registered_bytes {
+                Ok(bytes) => output.line(format_args!("  registered    {bytes} bytes of buffers for each ring"))?,
+                Err(why) => output.line(format_args!("  registered    no buffers: {why}"))?,
+            }
         }
         Err(why) => output.line(format_args!("io_uring        none: {why}"))?,
     }
@@ -61,6 +65,12 @@ fn print(output: &mut Output, report: &MachineReport) -> CliResult<()> {
         match &directory.direct {
             Ok(()) => output.line(format_args!("  direct I/O    yes{alignment}"))?,
             Err(why) => output.line(format_args!("  direct I/O    no: {why}{alignment}"))?,
+        }
+        match &directory.device_zeroes {
+            Ok(()) => output.line("  zeroing       by the device")?,
+            Err(why) => {
+                output.line(format_args!("  zeroing       zeroes are written; the device does not by itself: {why}"))?
+            }
         }
         for SyncCost { way, median_us } in &directory.sync_costs {
             match median_us {
@@ -87,6 +97,8 @@ fn report_json(report: &MachineReport) -> Value {
     let ring = match &report.ring {
         Ok(ring) => json!({
             "works": true, "setup": ring.setup, "features": flags(&ring.features), "operations": flags(&ring.opcodes),
+            "registered_bytes": ring.registered_bytes.as_ref().unwrap_or(&0),
+            "registered_why_not": ring.registered_bytes.as_ref().err(),
         }),
         Err(why) => json!({ "works": false, "why": why }),
     };
@@ -107,6 +119,7 @@ fn directory_json(directory: &DirectoryReport) -> Value {
     json!({
         "path": directory.path.to_string_lossy(), "file_system": directory.file_system,
         "direct_io": directory.direct.is_ok(), "direct_io_why_not": directory.direct.as_ref().err(),
-        "direct_alignment": alignment, "sync_costs": costs.collect::<Vec<_>>(), "problem": directory.problem,
+        "direct_alignment": alignment, "device_zeroes": directory.device_zeroes.is_ok(),
+        "device_zeroes_why_not": directory.device_zeroes.as_ref().err(), "sync_costs": costs.collect::<Vec<_>>(), "problem": directory.problem,
     })
 }

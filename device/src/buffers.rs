@@ -6,9 +6,11 @@
 //! fresh page costs microseconds.
 #![expect(unsafe_code, reason = "views a slice of aligned blocks as bytes")]
 
+use crate::arena::{Arena, Lease, UNIT_BYTES};
 use crate::device::BLOCK_BYTES;
 use crate::huge_pages::HugePages;
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// Buffers of this many bytes or more lie in huge pages where the kernel has some.
 pub const HUGE_FROM_BYTES: usize = 1 << 20;
@@ -29,6 +31,7 @@ pub struct AlignedBuffer {
 enum Memory {
     Blocks(Vec<Block>),
     Huge(HugePages),
+    Leased(Lease),
 }
 
 impl AlignedBuffer {
@@ -66,6 +69,7 @@ impl AlignedBuffer {
                 std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len() * BLOCK_BYTES)
             },
             Memory::Huge(pages) => pages.as_slice(),
+            Memory::Leased(lease) => lease.as_slice(),
         }
     }
 
@@ -77,6 +81,7 @@ impl AlignedBuffer {
                 std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), blocks.len() * BLOCK_BYTES)
             },
             Memory::Huge(pages) => pages.as_mut_slice(),
+            Memory::Leased(lease) => lease.as_mut_slice(),
         }
     }
 }
@@ -111,7 +116,12 @@ const CLASSES: usize = (MOST_POOLED_BYTES / LEAST_POOLED_BYTES).ilog2() as usize
 pub struct BufferPool {
     idle: Mutex<Idle>,
     keep_bytes: usize,
+    arena: Option<Arc<Arena>>,
 }
+
+/// Buffers of these sizes are lent from the arena while it has room: smaller ones gain nothing, larger ones would take it
+/// whole and have huge pages of their own.
+const LEASED_BYTES: std::ops::RangeInclusive<usize> = UNIT_BYTES..=HUGE_FROM_BYTES / 2;
 
 #[derive(Debug, Default)]
 struct Idle {
@@ -122,13 +132,23 @@ struct Idle {
 impl BufferPool {
     /// Idle buffers of up to `keep_bytes` in all are kept.
     pub fn new(keep_bytes: usize) -> Self {
-        Self { idle: Mutex::default(), keep_bytes }
+        Self { idle: Mutex::default(), keep_bytes, arena: None }
+    }
+
+    /// As [`BufferPool::new`], and some buffers are lent from memory that the device has registered.
+    pub(crate) fn with_arena(keep_bytes: usize, arena: Option<Arc<Arena>>) -> Self {
+        Self { arena, ..Self::new(keep_bytes) }
     }
 
     /// A buffer of at least `least_bytes`, a power of two long. **Its bytes are whatever its last user left**, zeroes if
     /// it is new.
     pub fn take(&self, least_bytes: usize) -> AlignedBuffer {
         let bytes = least_bytes.max(LEAST_POOLED_BYTES).next_power_of_two();
+        if LEASED_BYTES.contains(&bytes)
+            && let Some(lease) = self.arena.as_ref().and_then(|arena| arena.lend(bytes))
+        {
+            return AlignedBuffer { memory: Memory::Leased(lease) };
+        }
         if let Some(class) = class_of(bytes) {
             let mut idle = self.idle.lock();
             if let Some(buffer) = idle.classes[class].pop() {
@@ -141,6 +161,9 @@ impl BufferPool {
 
     /// Gives a buffer back; one that is not of a pooled size, or one too many, is freed.
     pub fn give(&self, buffer: AlignedBuffer) {
+        if matches!(buffer.memory, Memory::Leased(_)) {
+            return;
+        }
         let bytes = buffer.capacity_bytes();
         let Some(class) = class_of(bytes) else { return };
         let mut idle = self.idle.lock();

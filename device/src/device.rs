@@ -19,7 +19,7 @@
 //! submit/complete interface because one log has at most one group in flight: the depth comes from splitting a large
 //! write inside the device, and no buffer's life ever depends on a caller that drops a future.
 
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, BufferPool};
 use crate::error::DeviceError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,6 +86,11 @@ pub trait Device: Send + std::marker::Sync {
 
     /// One line for the log: what was chosen and why.
     fn describe(&self) -> String;
+
+    /// A pool that keeps up to `keep_bytes` of idle buffers. Any buffer may be written; those from here may cost less.
+    fn buffers(&self, keep_bytes: usize) -> BufferPool {
+        BufferPool::new(keep_bytes)
+    }
 
     /// Opens a file for block writes and reads.
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DeviceFile>>;

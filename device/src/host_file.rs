@@ -11,7 +11,7 @@ use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use parking_lot::RwLock;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -196,7 +196,9 @@ impl HostFile {
             return Err(self.invalid("prepare", format!("{from}..{to}")));
         }
         let old = self.length()?;
-        let zeroed = self.write_zeroes(from, to).and_then(|()| self.sync("prepare"));
+        // Whatever the device's refusal was: writing shows what it is worth.
+        let zeroed = self.zero_by_device(from, to).or_else(|_refusal| self.write_zeroes(from, to));
+        let zeroed = zeroed.and_then(|()| self.sync("prepare"));
         if let Err(error) = &zeroed
             && error.is_full()
             && self.length()? > old
@@ -204,6 +206,16 @@ impl HostFile {
             self.set_length(old)?;
         }
         zeroed
+    }
+
+    /// `FALLOC_FL_WRITE_ZEROES` (Linux 6.17): the device itself zeroes the range, which then is as good as written. Few
+    /// devices can, and only trying tells which.
+    pub(crate) fn zero_by_device(&self, from: u64, to: u64) -> std::result::Result<(), Errno> {
+        const WRITE_ZEROES: FallocateFlags = FallocateFlags::from_bits_retain(0x80);
+        match to - from {
+            0 => Ok(()),
+            length => rustix::fs::fallocate(&self.buffered, WRITE_ZEROES, from, length),
+        }
     }
 
     fn write_zeroes(&self, from: u64, to: u64) -> Result<()> {

@@ -46,6 +46,11 @@ impl HugePages {
         Some(Self { mapping, mapped_bytes, start, length })
     }
 
+    /// The first of its bytes. All of them may be read and written through it by who rules out aliases.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         // SAFETY: `length` bytes from `start` lie inside the mapping, are initialised (the kernel hands out zeroes) and
         // stay mapped while `self` is borrowed.

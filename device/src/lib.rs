@@ -5,6 +5,9 @@ pub mod error;
 pub mod clock;
 
 mod huge_pages;
+
+mod arena;
+
 mod record_lock;
 
 pub mod buffers;

@@ -39,6 +39,8 @@ pub struct DirectoryReport {
     pub direct_alignment: Option<(u32, u32)>,
     /// Whether segments are written past the page cache, or why not.
     pub direct: std::result::Result<(), String>,
+    /// Whether the device zeroes prepared space by itself (`FALLOC_FL_WRITE_ZEROES`), or why zeroes are written.
+    pub device_zeroes: std::result::Result<(), String>,
     /// What one durable write of 4 KiB costs, each way.
     pub sync_costs: Vec<SyncCost>,
     /// What could not be found out, if anything.
@@ -87,6 +89,7 @@ fn inspect_directory(path: &Path, samples: usize) -> DirectoryReport {
         file_system: "unknown".to_owned(),
         direct_alignment: None,
         direct: Err("not tried".to_owned()),
+        device_zeroes: Err("not tried".to_owned()),
         sync_costs: Vec::new(),
         problem: None,
     };
@@ -115,6 +118,7 @@ fn try_files(directory: &Path, samples: usize, report: &mut DirectoryReport) -> 
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let asked = rustix::fs::open(&scratch.0, flags, Mode::empty());
     report.direct_alignment = asked.ok().and_then(|descriptor| direct_alignment(&descriptor));
+    report.device_zeroes = file.zero_by_device(0, BLOCK_BYTES as u64).map_err(|errno| errno.to_string());
     let block = buffer.as_slice();
     let mut cost = |way, write: &mut dyn FnMut(u64) -> std::result::Result<(), String>| {
         let median_us = median_us(samples, write);

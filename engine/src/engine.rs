@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use oncelog_device::{BufferPool, Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
+use oncelog_device::{Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
 use oncelog_formats::file_name::parse_log_dir_name;
 
 use crate::atomic::AtomicBatch;
@@ -109,7 +109,7 @@ impl Engine {
         let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let context = Context {
             spares: Arc::new(Spares::open(device.clone(), &dir, options.spare_bytes)?),
-            buffers: Arc::new(BufferPool::new(IDLE_BUFFER_BYTES)),
+            buffers: Arc::new(device.buffers(IDLE_BUFFER_BYTES)),
             tails: Budget::new(options.tail_bytes),
             checkpoints: Arc::new(checkpoints),
             device,

@@ -8,9 +8,8 @@
 //!
 //! Rings are checked out of a pool for the length of one call, so logs do not wait for each other and nothing is ever in
 //! flight on an idle ring; when all are out the call runs on its own thread. That rules out `SINGLE_ISSUER`, and with it
-//! `DEFER_TASKRUN`. Buffers are not registered: registration pins the pages under an address, a buffer freed and
-//! allocated again at the same address would be written from the old pages, and the price of going without is small
-//! (3.0 against 3.6 GB/s in bulk, nothing for durable writes).
+//! `DEFER_TASKRUN`. What lies in the memory that the device's pool lends and each ring has registered, where locked memory
+//! allows it, is written as such (512 KiB: 3.6 against 2.7 GB/s, and half the processor time); everything else as it is.
 
 mod pool;
 mod setup;
@@ -19,8 +18,9 @@ mod transfer;
 
 pub use setup::{RingFeatures, RingUnavailable, probe};
 
+use crate::arena::Arena;
 use crate::blocking::BlockingDevice;
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, BufferPool};
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::error::DeviceError;
 use crate::host_file::{HostFile, Stopped};
@@ -47,14 +47,18 @@ pub struct UringDevice {
 #[derive(Debug)]
 struct Shared {
     rings: RingPool,
+    /// Registered with the rings; `None` where that is refused.
+    arena: Option<Arc<Arena>>,
     ways: SyncWays,
 }
 
 impl UringDevice {
     /// Sets up a first ring and tries it; the error says in one line why there is none.
     pub fn new() -> std::result::Result<Self, RingUnavailable> {
-        let (first, features) = setup::open_ring()?;
-        let shared = Shared { rings: RingPool::new(first), ways: SyncWays::new() };
+        let arena = Arena::new();
+        let (first, features) = setup::open_ring(arena.as_ref())?;
+        let arena = arena.filter(|_| features.registered_bytes.is_ok());
+        let shared = Shared { rings: RingPool::new(first, arena.clone()), arena, ways: SyncWays::new() };
         Ok(Self { names: BlockingDevice::new(), features, shared: Arc::new(shared) })
     }
 
@@ -78,9 +82,17 @@ impl Device for UringDevice {
     fn describe(&self) -> String {
         let (setup, way, remarks) = (self.features.setup, self.sync_way(), self.names.remarks());
         let changes = self.sync_way_changes();
+        let registered = match &self.features.registered_bytes {
+            Ok(bytes) => format!("{bytes} bytes of registered buffers"),
+            Err(why) => format!("no registered buffers: {why}"),
+        };
         format!(
-            "io_uring: {DEPTH} x {CHUNK_BYTES} bytes in flight, setup {setup}, durable writes now by {way} ({changes} changes){remarks}"
+            "io_uring: {DEPTH} x {CHUNK_BYTES} bytes in flight, setup {setup}, {registered}, durable writes now by {way} ({changes} changes){remarks}"
         )
+    }
+
+    fn buffers(&self, keep_bytes: usize) -> BufferPool {
+        BufferPool::with_arena(keep_bytes, self.shared.arena.clone())
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DeviceFile>> {
@@ -129,11 +141,11 @@ impl Device for UringDevice {
 }
 
 /// A ring of its own, to measure with.
-pub(crate) struct OneRing(io_uring::IoUring);
+pub(crate) struct OneRing(setup::Ring);
 
 impl OneRing {
     pub(crate) fn open() -> std::result::Result<Self, RingUnavailable> {
-        setup::open_ring().map(|(ring, _features)| Self(ring))
+        setup::open_ring(None).map(|(ring, _features)| Self(ring))
     }
 
     /// Writes whole blocks through the ring, durable on return.
@@ -248,5 +260,36 @@ impl DeviceFile for UringFile {
 
     fn set_length(&self, length: u64) -> Result<()> {
         self.host.set_length(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_pool_lends_is_registered_and_nothing_else_is() {
+        let Ok(device) = UringDevice::new() else {
+            println!("skipped: no ring here");
+            return;
+        };
+        if let Err(why) = &device.features.registered_bytes {
+            println!("skipped: {why}");
+            return;
+        }
+        let pool = device.buffers(0);
+        let has = |buffer: &AlignedBuffer| {
+            let ring = device.shared.rings.take().expect("a ring");
+            ring.has_registered(buffer.as_slice())
+        };
+        let lent: Vec<AlignedBuffer> = (0..8).map(|_| pool.take(512 << 10)).collect();
+        assert!(lent.iter().all(has));
+        assert!(!has(&pool.take(512 << 10)), "all of it is lent");
+        pool.give(lent.into_iter().next().expect("one"));
+        assert!(has(&pool.take(64 << 10)));
+        assert!(!has(&AlignedBuffer::new(64 << 10)) && !has(&pool.take(4096)) && !has(&pool.take(1 << 20)));
+        // Every ring has it registered, not only the first.
+        let _first = device.shared.rings.take().expect("a ring");
+        assert!(has(&pool.take(64 << 10)));
     }
 }

@@ -1,27 +1,30 @@
 //! A few rings, each lent to one call at a time.
 
-use super::setup::build_ring;
-use io_uring::IoUring;
+use super::setup::{Ring, build_ring};
+use crate::arena::Arena;
 use parking_lot::Mutex;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 /// More calls than this at once gain nothing: the later ones run on their own threads.
 const MAX_RINGS: usize = 16;
 
 pub(super) struct RingPool {
     state: Mutex<State>,
+    /// What each ring registers if it may.
+    arena: Option<Arc<Arena>>,
 }
 
 struct State {
-    idle: Vec<IoUring>,
+    idle: Vec<Ring>,
     /// Rings made and not given up, idle or lent.
     made: usize,
 }
 
 impl RingPool {
-    pub(super) fn new(first: IoUring) -> Self {
+    pub(super) fn new(first: Ring, arena: Option<Arc<Arena>>) -> Self {
         let state = State { idle: vec![first], made: 1 };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), arena }
     }
 
     /// `None` when all are lent, or when the kernel gives no further one.
@@ -36,7 +39,14 @@ impl RingPool {
         state.made += 1;
         drop(state);
         match build_ring() {
-            Ok((ring, _)) => Some(Lent { pool: self, ring: Some(ring) }),
+            Ok((mut ring, _)) => {
+                if let Some(arena) = &self.arena
+                    && let Err(error) = ring.register(arena)
+                {
+                    tracing::debug!(%error, "a further ring, without registered buffers");
+                }
+                Some(Lent { pool: self, ring: Some(ring) })
+            }
             Err(error) => {
                 tracing::debug!(%error, "no further ring");
                 self.state.lock().made -= 1;
@@ -55,19 +65,19 @@ impl std::fmt::Debug for RingPool {
 /// A ring with nothing in flight; goes back to the pool if that is still so.
 pub(super) struct Lent<'a> {
     pool: &'a RingPool,
-    ring: Option<IoUring>,
+    ring: Option<Ring>,
 }
 
 impl Deref for Lent<'_> {
-    type Target = IoUring;
+    type Target = Ring;
 
-    fn deref(&self) -> &IoUring {
+    fn deref(&self) -> &Ring {
         self.ring.as_ref().expect("present until dropped")
     }
 }
 
 impl DerefMut for Lent<'_> {
-    fn deref_mut(&mut self) -> &mut IoUring {
+    fn deref_mut(&mut self) -> &mut Ring {
         self.ring.as_mut().expect("present until dropped")
     }
 }
@@ -78,7 +88,7 @@ impl Drop for Lent<'_> {
             return;
         };
         // A refused submission leaves entries in the queue that point into a buffer no longer ours: such a ring dies.
-        let clean = ring.submission().is_empty() && ring.completion().is_empty();
+        let clean = ring.uring.submission().is_empty() && ring.uring.completion().is_empty();
         let mut state = self.pool.state.lock();
         match clean {
             true => state.idle.push(ring),

@@ -1,6 +1,7 @@
 //! One write through a ring: split, kept [`DEPTH`] deep, and never left before the kernel is done with it.
 #![expect(unsafe_code, reason = "hands the kernel pointers into the caller's bytes")]
 
+use super::setup::Ring;
 use super::{CHUNK_BYTES, DEPTH};
 use crate::host_file::Stopped;
 use io_uring::{IoUring, opcode, types};
@@ -15,7 +16,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 const PATIENCE: u32 = 10_000;
 
 pub(super) fn write(
-    ring: &mut IoUring,
+    ring: &mut Ring,
     file: BorrowedFd<'_>,
     position: u64,
     bytes: &[u8],
@@ -23,7 +24,8 @@ pub(super) fn write(
 ) -> Result<(), Stopped> {
     let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
     Transfer {
-        ring,
+        registered: ring.has_registered(bytes),
+        ring: &mut ring.uring,
         file,
         position,
         bytes,
@@ -62,6 +64,8 @@ struct Piece {
 /// it, so the borrow cannot end while the kernel holds the pointer, not even by a panic.
 struct Transfer<'a> {
     ring: &'a mut IoUring,
+    /// All of the bytes lie in the ring's registered memory.
+    registered: bool,
     file: BorrowedFd<'a>,
     position: u64,
     bytes: &'a [u8],
@@ -117,11 +121,12 @@ impl Transfer<'_> {
     fn push(&mut self, slot: usize, piece: Piece) {
         let rest = &self.bytes[piece.offset + piece.done..piece.offset + piece.length];
         let at = self.position + (piece.offset + piece.done) as u64;
-        let entry = opcode::Write::new(types::Fd(self.file.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
-            .offset(at)
-            .rw_flags(self.flags)
-            .build()
-            .user_data(slot as u64);
+        let (file, pointer, length) = (types::Fd(self.file.as_raw_fd()), rest.as_ptr(), rest.len() as u32);
+        let entry = match self.registered {
+            true => opcode::WriteFixed::new(file, pointer, length, 0).offset(at).rw_flags(self.flags).build(),
+            false => opcode::Write::new(file, pointer, length).offset(at).rw_flags(self.flags).build(),
+        };
+        let entry = entry.user_data(slot as u64);
         // SAFETY: the entry points at `rest`, which `self` borrows, as it does the descriptor. It is counted in
         // `in_kernel`, and neither `run` nor `drop` ends before every counted entry has completed or is known never to
         // have left the queue, after which the pool destroys the ring instead of submitting it again.

@@ -4,6 +4,7 @@ mod denied_ring;
 mod full;
 mod locks;
 mod refusals;
+mod registered;
 mod same_bytes;
 mod small_files;
 

@@ -12,18 +12,29 @@ fn block_aligned(length: usize) -> usize {
 fn script(device: &dyn Device, path: &Path) -> Vec<u8> {
     let file = device.open(path, OpenMode::Create).expect("created");
     file.prepare(0, 4 << 20).expect("prepared");
-    // One block, one chunk, a chunk and a block, eight chunks and more: plain and durable.
+    // One block, one chunk, a chunk and a block, eight chunks and more: plain and durable, from memory that the device
+    // lends (it may have it registered) and from other memory.
+    let pool = device.buffers(0);
+    let lent = |length: usize, seed| {
+        let mut buffer = pool.take(length);
+        buffer.as_mut_slice()[..length].copy_from_slice(pattern(length, seed).as_slice());
+        buffer
+    };
     let lengths = [4096, 256 << 10, (256 << 10) + 4096, (2 << 20) + 8192];
     for (seed, length) in lengths.into_iter().enumerate() {
         for sync in [Sync::None, Sync::Data] {
             let position = (seed as u64 * 37 + u64::from(sync == Sync::Data)) * BLOCK;
-            let buffer = pattern(length, seed as u64 + 1);
-            file.write(position, &buffer, length, sync).expect("written");
+            file.write(position, &lent(length, 50 + seed as u64), length, sync).expect("written");
+            let mut read = vec![0; length];
+            assert_eq!(file.read(position, &mut read).expect("read"), length);
+            assert!(read == pattern(length, 50 + seed as u64).as_slice()[..length], "{length} lent bytes");
+            file.write(position, &pattern(length, seed as u64 + 1), length, sync).expect("written");
         }
     }
-    // Enough durable blocks that the ring device has used each of its ways.
+    // Enough durable writes that the ring device has used each of its ways.
     for round in 0..40 {
         file.write((900 + round % 3) * BLOCK, &pattern(4096, round), 4096, Sync::Data).expect("written");
+        file.write((800 + round % 3) * BLOCK, &lent(128 << 10, round), 128 << 10, Sync::Data).expect("written");
     }
     file.sync().expect("synced");
     file.set_length((4 << 20) - 1000).expect("cut");
