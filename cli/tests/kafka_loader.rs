@@ -2,20 +2,20 @@
 //!
 //! Needs Java, Maven (for Kafka's jars, fetched once) and Python; says why it is skipped where one is missing.
 
+mod common;
 mod kafka;
 
 use kafka::{missing, testdata};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const SEGMENT_BYTES: u64 = 1500;
 
 /// Four producers, one without an id, two with transactions, over several segments and leader epochs. All records are of
 /// one time: Kafka's snapshots keep a marker's time instead of the batch's own.
-fn workload(end: &str) -> String {
+fn workload(end: &str) -> Vec<Value> {
     let config = json!({"segment_bytes": SEGMENT_BYTES, "transaction_partition_verification_enable": false});
     let mut script = vec![json!({"op": "clock", "ms": 1000}), json!({"op": "open", "dir": "t-0", "config": config})];
     let mut sequences = BTreeMap::new();
@@ -49,22 +49,7 @@ fn workload(end: &str) -> String {
         }
     }
     script.push(json!({"op": end}));
-    script.iter().map(|operation| format!("{operation}\n")).collect()
-}
-
-fn write_directory(root: &Path, end: &str) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_oncelog"))
-        .args(["play", "--device", "blocking", "--root"])
-        .arg(root)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(workload(end).as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().all(|line| line.starts_with(r#"{"ok""#)), "{text}");
+    script
 }
 
 /// What Kafka's loader says of a copy of the directory.
@@ -106,7 +91,7 @@ fn kafkas_loader_sees_what_was_written() {
     }
     for end in ["close", "kill"] {
         let root = tempfile::tempdir().unwrap();
-        write_directory(root.path(), end);
+        common::play(root.path(), "blocking", &workload(end));
         let partition = root.path().join("t-0");
         let unclean = root.path().join("unclean.json");
         let loaded = load(&partition, &["--unclean", "--recovery-point", "0"], &unclean);

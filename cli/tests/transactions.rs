@@ -1,9 +1,10 @@
 //! A transaction that nobody ends is seen, explained, found and ended by hand.
 
+mod common;
+
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const BEGAN_MS: i64 = 1_000_000;
 
@@ -34,18 +35,7 @@ fn write(root: &Path, end: &str) {
         commit,
         json!({"op": end}),
     ];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_oncelog"))
-        .args(["play", "--device", "blocking", "--root"])
-        .arg(root)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text: String = script.iter().map(|operation| format!("{operation}\n")).collect();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().all(|line| line.starts_with(r#"{"ok""#)), "{text}");
+    common::play(root, "blocking", &script);
 }
 
 #[test]

@@ -1,57 +1,24 @@
 //! Where the kernel denies the ring, as many containers do, the blocking device takes over and says why. What else may be
 //! refused, `RWF_DSYNC` and direct I/O, has a way around too, and leaves the same bytes.
-#![expect(unsafe_code, reason = "installs a system call filter, in a child process")]
 
 use super::{assert_passed, child_argument, in_child, pattern};
 use oncelog_device::{DeviceErrorKind as Kind, DeviceKind, MachineReport, OpenMode, Sync, open_device};
-use std::ffi::{c_int, c_ulong};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
-#[repr(C)]
-struct Instruction {
-    code: u16,
-    jump_true: u8,
-    jump_false: u8,
-    value: u32,
-}
-
-#[repr(C)]
-struct Program {
-    length: u16,
-    instructions: *const Instruction,
-}
-
-unsafe extern "C" {
-    fn prctl(option: c_int, ...) -> c_int;
-}
-
-/// Answers `errno` to the system call `number`, or only where its second argument has a bit of `mask`; for this process
-/// and for good.
-fn deny(number: u32, mask: Option<u32>, errno: u32) {
-    const PR_SET_NO_NEW_PRIVS: c_int = 38;
-    const PR_SET_SECCOMP: c_int = 22;
-    const MODE_FILTER: c_ulong = 2;
-    let step = |code, jump_false, value| Instruction { code, jump_true: 0, jump_false, value };
-    let masked = match mask {
-        Some(mask) => step(0x45, 1, mask),
-        None => step(0x35, 1, 0), // at least 0: always
+/// Answers `errno` to the system call `number`, or only where its second argument has the bit `mask`; for this thread and
+/// what it starts, and for good.
+fn deny(number: i64, mask: Option<u64>, errno: u32) {
+    let masked = |mask| {
+        let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), mask);
+        SeccompRule::new(vec![condition.expect("a second argument")]).expect("one condition")
     };
-    let instructions = [
-        step(0x20, 0, 0),                   // load the number of the call
-        step(0x15, 3, number),              // if it is not the one, go to the last
-        step(0x20, 0, 24),                  // load the second argument's lower half
-        masked,                             // if it has no bit of the mask, go to the last
-        step(0x06, 0, 0x0005_0000 | errno), // return this error
-        step(0x06, 0, 0x7fff_0000),         // allow
-    ];
-    let program = Program { length: 6, instructions: instructions.as_ptr() };
-    // SAFETY: the first call takes plain numbers. The second reads a `sock_fprog`, whose layout `Program` repeats, and the
-    // instructions behind it, both alive here; the kernel copies them before it returns.
-    let denied = unsafe {
-        let (one, zero): (c_ulong, c_ulong) = (1, 0);
-        prctl(PR_SET_NO_NEW_PRIVS, one, zero, zero, zero) == 0
-            && prctl(PR_SET_SECCOMP, MODE_FILTER, std::ptr::from_ref(&program)) == 0
-    };
-    assert!(denied, "{}", std::io::Error::last_os_error());
+    let rules = [(number, mask.map(masked).into_iter().collect())].into();
+    let architecture = std::env::consts::ARCH.try_into().expect("one that filters are made for");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture);
+    let program: BpfProgram = filter.expect("a filter").try_into().expect("a program");
+    seccompiler::apply_filter(&program).expect("the kernel takes it");
 }
 
 fn assert_falls_back() {
@@ -70,8 +37,8 @@ fn assert_falls_back() {
     file.write(0, &pattern(4096, 1), 4096, Sync::Data).expect("written");
 }
 
-const IO_URING_SETUP: u32 = 425;
-const IO_URING_ENTER: u32 = 426;
+const IO_URING_SETUP: i64 = 425;
+const IO_URING_ENTER: i64 = 426;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -106,9 +73,9 @@ mod refused {
     use super::super::{assert_passed, child_argument, in_child, same_bytes};
     use super::{ENOSYS, deny};
 
-    const OPEN: u32 = 2;
-    const PWRITEV2: u32 = 328;
-    const O_DIRECT: u32 = 0x4000;
+    const OPEN: i64 = 2;
+    const PWRITEV2: i64 = 328;
+    const O_DIRECT: u64 = 0x4000;
     const EINVAL: u32 = 22;
     const EOPNOTSUPP: u32 = 95;
 
