@@ -6,6 +6,7 @@
 
 mod table;
 
+use crate::common::{CliError, CliResult, Outcome, Output, Place};
 use crate::document;
 use clap::Args;
 use oncelog::{Config, ConfigError, Engine, EngineOptions, Error, OpenOptions, SnapshotState};
@@ -13,9 +14,8 @@ use oncelog_device::{Device, DeviceKind, ManualClock, OverlayDevice, open_device
 use oncelog_formats::file_name::{Kind, Suffix, parse_file_name};
 use oncelog_formats::snapshot::SnapshotFile;
 use serde_json::{Map, Value, json};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Shows everything about a log: segments, batches, indexes, producers, transactions, digests of what readers see.
@@ -31,29 +31,30 @@ pub struct DumpArgs {
     dir: PathBuf,
 }
 
-/// Exit code 0 for a document, 1 where the engine refuses the directory.
-pub fn run(args: DumpArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let directory = args.dir.canonicalize().map_err(|error| format!("{}: {error}", args.dir.display()))?;
-    if !directory.is_dir() {
-        return Err(format!("{} is no directory", args.dir.display()).into());
-    }
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name().and_then(|name| name.to_str())) else {
-        return Err(format!("{}: a log's directory is called topic-partition", args.dir.display()).into());
-    };
-    let config = config_beside(parent)?;
-    let snapshots = stored_snapshots(&directory)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    match open_and_describe(parent, name, config, &snapshots, args.now) {
-        Ok(document) if args.json => writeln!(out, "{}", Value::Object(document))?,
-        Ok(document) => table::print(&document, &mut out)?,
-        Err(error) => {
-            writeln!(out, "{}", refusal(&error))?;
-            out.flush()?;
-            return Ok(ExitCode::from(1));
+/// Fine with a document, wrong where the engine refuses what is in the directory.
+pub fn run(args: &DumpArgs) -> CliResult {
+    let Place { directory, data_directory, name } = Place::existing(&args.dir)?;
+    let config = config_beside(&data_directory)?;
+    let snapshots = stored_snapshots(&directory).map_err(|e| CliError::io(directory.display(), e))?;
+    let mut output = Output::new();
+    let outcome = match open_and_describe(&data_directory, &name, config, &snapshots, args.now) {
+        Ok(document) if args.json => {
+            output.line(Value::Object(document))?;
+            Outcome::Fine
         }
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+        Ok(document) => {
+            let mut text = Vec::new();
+            table::print(&document, &mut text).map_err(|e| CliError::io(directory.display(), e))?;
+            output.bytes(&text)?;
+            Outcome::Fine
+        }
+        Err(error) => {
+            output.line(refusal(&error))?;
+            Outcome::Wrong
+        }
+    };
+    output.flush()?;
+    Ok(outcome)
 }
 
 fn refusal(error: &Error) -> Value {
@@ -86,19 +87,19 @@ fn open_and_describe(
 }
 
 /// Settings of `topic.properties` beside the directory; those that do not concern a log are left out.
-fn config_beside(parent: &Path) -> Result<Config, String> {
+fn config_beside(parent: &Path) -> CliResult<Config> {
     let path = parent.join("topic.properties");
     let mut config = Config::default();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+        Err(error) => return Err(CliError::io(path.display(), error)),
     };
     let settings = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '!']));
     for (name, value) in settings.filter_map(|line| line.split_once(['=', ':'])) {
         match config.set(name.trim(), value) {
             Ok(()) | Err(ConfigError::UnknownName { .. }) => {}
-            Err(error) => return Err(format!("{}: {error}", path.display())),
+            Err(error) => return Err(CliError::Refused(format!("{}: {error}", path.display()))),
         }
     }
     Ok(config)

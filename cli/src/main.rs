@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => return common::finish(transactions::explain::run(&args)),
         Command::FindHanging(args) => return common::finish(transactions::hanging::run(&args)),
         Command::Transactions(args) => return common::finish(transactions::run(&args)),
-        Command::Dump(args) => dump::run(args),
+        Command::Dump(args) => return common::finish(dump::run(&args)),
         Command::Play(args) => play::run(args),
         Command::Producers(args) => return common::finish(producers::run(&args)),
         Command::Read(args) => return common::finish(read::run(&args)),

@@ -50,7 +50,7 @@ pub fn run(args: PlayArgs) -> Result<ExitCode, Box<dyn Error>> {
     };
     match args.root {
         Some(root) => {
-            std::fs::create_dir_all(&root)?;
+            std::fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
             follow(Session::new(&std::path::absolute(root)?, args.device), script, None)
         }
         None => {

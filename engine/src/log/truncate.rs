@@ -150,7 +150,11 @@ impl Shared {
         }
         let aborted: Vec<_> = state.aborted.ending_in(base, offset).to_vec();
         let path = self.dir.join(segment_file_name(base, Kind::TxnIndex));
-        self.device.write_small(&path, &txn_index::encode_all(&aborted))?;
+        if aborted.is_empty() && !state.transactional {
+            self.device.remove(&path)?;
+        } else {
+            self.device.write_small(&path, &txn_index::encode_all(&aborted))?;
+        }
         segment.file.set_length(position)?;
         segment.file.sync()?;
         self.device.sync_directory(&self.dir)?;
