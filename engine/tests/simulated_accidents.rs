@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::{NAME, NOW_MS, Place, batch, expect_duplicate, put, put_as, read_all, single, small_segments};
-use oncelog::{Ack, Append, Config, Isolation, OpenOptions, Outcome, Read};
+use common::{
+    NAME, NOW_MS, Place, batch, expect_duplicate, put, put_as, read_all, read_committed, single, small_segments,
+    txn_batch,
+};
+use oncelog::{Ack, Append, Config, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_device::{FaultOp, MemoryDevice};
+use oncelog_formats::control::end_txn_marker_batch;
 
 fn place() -> (MemoryDevice, Place) {
     let device = MemoryDevice::new();
@@ -206,4 +210,87 @@ fn a_crash_while_segments_behind_a_cut_are_dropped_leaves_no_hole() {
         assert_eq!(log.report().damage, []);
         assert_eq!(log.log_end_offset(), 0, "the power went after {steps} steps, seed {seed}");
     }
+}
+
+fn abort(log: &Log, producer: i64) {
+    let marker = end_txn_marker_batch(0, 0, producer, 0, false, 0, NOW_MS);
+    log.append_wait(Append::coordinator(&marker)).expect("a marker");
+}
+
+/// The recovery point passed a segment whose `.txnindex` lacked the newest abort; behind the roll nobody read its batches
+/// again, and aborted records were handed out as committed ones.
+#[test]
+fn an_abort_below_the_recovery_point_is_known_behind_a_roll_and_a_crash() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(2_000));
+    put(&log, &txn_batch(7, 0, &["aborted".to_string()]));
+    abort(&log, 7);
+    engine.kill();
+    let (engine, log) = place.open(&small_segments(2_000));
+    put(&log, &txn_batch(7, 1, &["aborted".to_string()]));
+    abort(&log, 7);
+    log.sync().expect("a recovery point");
+    put(&log, &single(8, 0, 1_900));
+    assert_eq!(log.describe().expect("a state").segments.len(), 2);
+    engine.kill();
+    device.power_cut(1);
+    let (_engine, log) = place.open(&small_segments(2_000));
+    assert_eq!(read_committed(&log).len(), 1);
+}
+
+/// The marker is newer than the newest batch; the entry that ends with the same batch used to say when that was.
+#[test]
+fn a_producer_whose_transaction_has_just_ended_is_known_after_a_crash() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&expiring_after(20_000));
+    let first = put(&log, &txn_batch(7, 0, &["committed".to_string()]));
+    log.roll().expect("a roll");
+    place.clock.advance(9_000);
+    abort(&log, 7);
+    place.clock.advance(18_000);
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&expiring_after(20_000));
+    expect_duplicate(&log, &txn_batch(7, 0, &["committed".to_string()]), &first);
+}
+
+/// A read that asked for one batch answered with the damage behind it.
+#[test]
+fn a_read_of_one_batch_is_not_told_of_damage_behind_it() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    for sequence in 0..4 {
+        put(&log, &single(7, sequence, 1_000));
+    }
+    log.roll().expect("a roll");
+    put(&log, &single(7, 4, 10));
+    drop(log);
+    engine.close().expect("a close");
+    let first = place.file("00000000000000000000.log");
+    let mut bytes = device.contents(&first).expect("a healthy disk").expect("a segment");
+    let third = bytes.len() / 4 * 2;
+    bytes[third..third + 61].fill(0);
+    device.put(&first, &bytes).expect("a healthy disk");
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    let read = |offset| log.read(Read { isolation: Isolation::LogEnd, max_bytes: 1, ..Read::from(offset) });
+    assert_eq!(read(1).expect("a whole batch").next_offset, 2);
+    assert!(read(2).expect_err("no batch").is_corruption());
+    assert_eq!(read(3).expect("a whole batch").next_offset, 4);
+}
+
+/// A read that made staged batches durable named the high watermark behind them and showed none of them.
+#[test]
+fn a_read_shows_what_lies_below_the_high_watermark_that_it_names() {
+    let (_device, place) = place();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    put_as(&log, &batch(7, 0, &["two".to_string(), "records".to_string()]), Ack::Accepted);
+    assert_eq!(log.truncate_to(1).expect("a truncation inside a batch"), 1);
+    let tickets: Vec<_> = [Ack::Accepted, Ack::Written, Ack::Durable]
+        .into_iter()
+        .zip(0..)
+        .map(|(ack, sequence)| log.append(Append::client(&single(8, sequence, 10)).ack(ack)).expect("an append"))
+        .collect();
+    let fetched = log.read(Read::from(0)).expect("a read");
+    assert_eq!(fetched.data.is_empty(), fetched.high_watermark == 1, "{fetched:?}");
+    drop(tickets);
 }

@@ -61,8 +61,9 @@ impl Shared {
                 Error::damaged(place.file.path(), position, taken.next_offset.max(wanted), reason)
             };
             match &taken.halt {
-                Halt::Broken(reason) => return Err(damaged(end, reason.clone())),
-                Halt::Bytes(_) if data.len() < length => {
+                // What stands before the damage is shown; the next read comes to it.
+                Halt::Broken(reason) if taken.bytes == 0 => return Err(damaged(end, reason.clone())),
+                Halt::Bytes(_) if taken.bytes == 0 && data.len() < length => {
                     return Err(damaged(position + data.len() as u64, "the file ends inside the log".into()));
                 }
                 Halt::Bytes(size) if taken.bytes == 0 && (length as u64) < left => {

@@ -262,6 +262,7 @@ pub(super) fn new_segment(
         grown_ms: now_ms,
         damage: None,
         persisted: true,
+        aborted_stored: 0,
         has_index_files: false,
     })
 }

@@ -14,6 +14,7 @@ use super::state::{Segment, State};
 use super::types::{Ack, Fetched, Isolation, Read};
 use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
+use crate::follow::Limits;
 use crate::observe::Source;
 use crate::segment::take::{Halt, Taken, Want, take};
 use crate::tail::Piece;
@@ -34,8 +35,8 @@ pub(super) struct Place {
     pub next_base: Option<i64>,
     pub generation: u64,
     limit: i64,
-    high_watermark: i64,
-    last_stable_offset: i64,
+    /// Of the same moment as `limit`: what a reader is told fits what it is shown.
+    limits: Limits,
 }
 
 /// Batches found in one segment.
@@ -111,12 +112,13 @@ impl Shared {
         loop {
             let state = self.state.lock();
             state.check_usable()?;
+            let limits = state.limits();
             let limit = limit_of(&state, read)?;
             if read.offset >= limit {
-                return Ok(Some(empty(&state, read)));
+                return Ok(Some(empty(limits, read)));
             }
             let state = self.make_readable(state, wanted, limit)?;
-            let Some(place) = place(&state, wanted, limit) else { return Ok(Some(empty(&state, read))) };
+            let Some(place) = place(&state, wanted, limit, limits) else { return Ok(Some(empty(limits, read))) };
             drop(state);
             let found = match self.read_tail(&place, wanted, read) {
                 Some(part) => Ok(Some(part)),
@@ -131,7 +133,7 @@ impl Shared {
                 Some(part) => return Ok(self.fetched(&state, &place, part, read)),
                 None => match place.next_base {
                     Some(next) if next < limit => wanted = next.max(wanted),
-                    _ => return Ok(Some(empty(&state, read))),
+                    _ => return Ok(Some(empty(limits, read))),
                 },
             }
         }
@@ -147,7 +149,7 @@ impl Shared {
             next_offset = part.next_offset;
             self.cursors.advance(place.generation, place.base_offset, read.offset, next_offset, part.end_position);
         }
-        let (high_watermark, last_stable_offset) = (place.high_watermark, place.last_stable_offset);
+        let (high_watermark, last_stable_offset) = (place.limits.high_watermark, place.limits.last_stable);
         Some(Fetched { data: part.data, next_offset, aborted, high_watermark, last_stable_offset })
     }
 
@@ -230,20 +232,16 @@ fn limit_of(state: &State, read: &Read) -> Result<i64> {
     if read.offset < state.log_start || read.offset > end || never_here {
         return Err(Error::OffsetOutOfRange { offset: read.offset, log_start_offset: state.log_start, limit: end });
     }
-    Ok(match read.isolation {
-        Isolation::LogEnd => end,
-        Isolation::Uncommitted => state.high_watermark,
-        Isolation::Committed => state.last_stable(),
-    })
+    Ok(state.limits().of(read.isolation))
 }
 
-fn empty(state: &State, read: &Read) -> Fetched {
-    let (high_watermark, last_stable_offset) = (state.high_watermark, state.last_stable());
+fn empty(limits: Limits, read: &Read) -> Fetched {
+    let (high_watermark, last_stable_offset) = (limits.high_watermark, limits.last_stable);
     let next_offset = read.offset;
     Fetched { data: SharedBytes::default(), next_offset, aborted: Vec::new(), high_watermark, last_stable_offset }
 }
 
-fn place(state: &State, wanted: i64, limit: i64) -> Option<Place> {
+fn place(state: &State, wanted: i64, limit: i64, limits: Limits) -> Option<Place> {
     let segment: &Segment = state.segment_of(wanted).or_else(|| state.segments.values().next())?;
     let next_base = state.segments.range(segment.base_offset + 1..).next().map(|(base, _)| *base);
     Some(Place {
@@ -256,8 +254,7 @@ fn place(state: &State, wanted: i64, limit: i64) -> Option<Place> {
         data_end: segment.data_end,
         next_base,
         limit,
-        high_watermark: state.high_watermark,
-        last_stable_offset: state.last_stable(),
+        limits,
         generation: state.generation,
     })
 }

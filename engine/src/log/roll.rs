@@ -294,6 +294,7 @@ impl Shared {
                 grown_ms: now_ms,
                 damage: None,
                 persisted: true,
+                aborted_stored: 0,
                 has_index_files: false,
             },
         );

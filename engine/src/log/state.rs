@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     pub damage: Option<Damage>,
     /// The side files on disk say what memory says.
     pub persisted: bool,
+    /// Entries of its `.txnindex` on disk.
+    pub aborted_stored: usize,
     /// Index files exist, as Kafka expects of every segment; those of the active one say nothing yet.
     pub has_index_files: bool,
 }

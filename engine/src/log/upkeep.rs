@@ -110,7 +110,7 @@ impl Shared {
     /// Indexes of every sealed segment that are not on disk yet, and some file for the active one.
     fn persist_sealed(&self) -> Result<()> {
         loop {
-            let (base, files) = {
+            let (base, files, aborted) = {
                 let state = self.state.lock();
                 let active = state.active().base_offset;
                 let due = |s: &&Segment| {
@@ -119,7 +119,8 @@ impl Shared {
                 let Some(segment) = state.segments.values().find(due) else {
                     return Ok(());
                 };
-                (segment.base_offset, self.index_files(&state, segment.base_offset))
+                let base = segment.base_offset;
+                (base, self.index_files(&state, base), state.aborted_in_segment(base).len())
             };
             let has_txn_index = files.len() > 2;
             for file in files {
@@ -132,8 +133,27 @@ impl Shared {
             if let Some(segment) = self.state.lock().segments.get_mut(&base) {
                 segment.persisted = true;
                 segment.has_index_files = true;
+                segment.aborted_stored = aborted;
             }
         }
+    }
+
+    /// The aborted transactions of a segment that a recovery point passes while it still grows: a crash behind the roll
+    /// that closes it leaves nothing that would look at its batches again.
+    fn persist_aborted(&self, base: i64) -> Result<()> {
+        let (path, bytes, count) = {
+            let state = self.state.lock();
+            let aborted = state.aborted_in_segment(base);
+            if state.segments.get(&base).is_none_or(|segment| segment.aborted_stored == aborted.len()) {
+                return Ok(());
+            }
+            (self.dir.join(segment_file_name(base, Kind::TxnIndex)), txn_index::encode_all(aborted), aborted.len())
+        };
+        self.device.write_small(&path, &bytes)?;
+        if let Some(segment) = self.state.lock().segments.get_mut(&base) {
+            segment.aborted_stored = count;
+        }
+        Ok(())
     }
 
     /// The index files of a segment as memory says they are.
@@ -224,12 +244,14 @@ impl Shared {
         let _span = tracing::info_span!("checkpoint", dir = %self.dir.display()).entered();
         self.commit_all(Ack::Durable)?;
         let _one = self.upkeep.lock();
-        self.write_side_files()?;
-        let (offsets, durable) = {
+        // First what is promised, then the files that must be there by then: appends and rolls go on meanwhile.
+        let (offsets, durable, active) = {
             let state = self.state.lock();
             state.check_usable()?;
-            (self.checkpoint_offsets(&state), state.progress.durable_offset)
+            (self.checkpoint_offsets(&state), state.progress.durable_offset, state.active().base_offset)
         };
+        self.write_side_files()?;
+        self.persist_aborted(active)?;
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
         Ok(durable)
     }

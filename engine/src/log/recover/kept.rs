@@ -52,6 +52,20 @@ impl Recovery<'_> {
         memory
     }
 
+    /// The pass has come to `offset`: once it is where the newest file was written, that file says when its producers had
+    /// appended, which the replay before could only guess.
+    pub(super) fn meet_ahead(&mut self, offset: i64) {
+        let Some((_, table)) = self.ahead.as_ref().filter(|(at, _)| *at <= offset && !self.ahead_met) else { return };
+        self.ahead_met = true;
+        for (id, exact) in table.iter() {
+            let newest = |entry: &ProducerEntry| (entry.epoch, entry.last_offset());
+            if let Some(mut entry) = self.view.producers.get(id).filter(|entry| newest(entry) == newest(&exact)) {
+                entry.last_append_ms = exact.last_append_ms;
+                self.view.producers.put(id, entry);
+            }
+        }
+    }
+
     /// Kafka's steps begin again with nothing at `offset`.
     pub fn keep_view(&mut self, offset: i64) {
         self.kept = self.remembered(offset);
@@ -130,7 +144,8 @@ fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<Prod
     richer.coordinator_epoch = found.coordinator_epoch;
     richer.last_timestamp = found.last_timestamp;
     richer.txn_first_offset = found.txn_first_offset;
-    richer.last_append_ms = if same_end { old.last_append_ms } else { found.last_append_ms };
+    // The newer: of two that end with the same batch one may have seen a marker behind it.
+    richer.last_append_ms = old.last_append_ms.max(found.last_append_ms);
     for batch in older.into_iter().filter(|_| joins).chain(found.batches()) {
         richer.push_batch(*batch);
     }

@@ -59,6 +59,8 @@ pub(super) struct Recovery<'a> {
     pub kept: ProducerTable,
     /// The newest table that any file holds, if the pass does not begin with it: it counts once the pass has come there.
     ahead: Option<(i64, ProducerTable)>,
+    /// The pass has come there.
+    ahead_met: bool,
     /// Offset of the newest file that any of this came from.
     pub newest_used: Option<i64>,
     /// What the file of ours says of its offset.
@@ -141,6 +143,7 @@ impl<'a> Recovery<'a> {
             aborted: AbortedIndex::default(),
             kept: ProducerTable::new(),
             ahead: None,
+            ahead_met: false,
             newest_used: None,
             memory_offset: None,
             snapshots_due: VecDeque::new(),
@@ -164,6 +167,7 @@ impl<'a> Recovery<'a> {
                 continue;
             }
             self.check_gap(last_end, &opened)?;
+            self.meet_ahead(base);
             let in_doubt = base >= self.starts.doubt;
             if in_doubt && base <= self.bounds.log_start {
                 self.keep_view(base);
@@ -177,12 +181,13 @@ impl<'a> Recovery<'a> {
             let rebuild = Rebuild { index: in_doubt || opened.index.is_none() || self.epochs_lost, aborted: in_doubt };
             let found = found.remove(&base);
             let persisted = !rebuild.index && found.is_none();
+            let aborted_stored = opened.aborted.as_ref().map_or(0, Vec::len);
             let aborted = opened.aborted.take().filter(|_| !in_doubt).or(found);
             for txn in aborted.into_iter().flatten() {
                 self.aborted.push(txn);
             }
             let (mut segment, goes_on) = self.recover_segment(opened, rebuild)?;
-            segment.persisted = persisted;
+            (segment.persisted, segment.aborted_stored) = (persisted, aborted_stored);
             last_end = Some(segment.next_offset);
             self.segments.insert(base, segment);
             if goes_on.is_break() {
@@ -191,6 +196,7 @@ impl<'a> Recovery<'a> {
         }
         let end = last_end.unwrap_or(self.bounds.log_start);
         self.aborted.truncate_to(end);
+        self.meet_ahead(end);
         if !self.clean {
             // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
             self.view.txns.forget_decided_below(i64::MAX);
@@ -293,6 +299,7 @@ impl<'a> Recovery<'a> {
             grown_ms: opened.modified_ms.min(self.clock.now_ms()),
             damage: None,
             persisted: true,
+            aborted_stored: 0,
             has_index_files: !rebuild.index,
         };
         let file = opened.file.clone();

@@ -94,6 +94,7 @@ impl Recovery<'_> {
             && let Some(batch) = incoming(view)?
         {
             self.report.batches_replayed += 1;
+            self.meet_ahead(header.base_offset);
             let append_ms = self.append_ms(segment);
             self.replay(&batch, append_ms, counts, rebuild.aborted);
         }
