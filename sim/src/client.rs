@@ -1,9 +1,12 @@
-//! A producer as its program would see it: batches with sequence numbers, kept to be sent again.
+//! A producer as its program would see it: what it sends next, by what the log holds of it.
 
 use oncelog::Ack;
 use oncelog_formats::BatchBuilder;
+use oncelog_formats::control::end_txn_marker_batch;
 
-use crate::oracle::{Fact, Oracle};
+use crate::oracle::fact::{Fact, Kind};
+use crate::oracle::producers::{Known, later};
+use crate::plan::{NOBODY, TRANSACTIONAL, Wrong};
 use crate::random::Random;
 
 /// Most records of one batch.
@@ -11,67 +14,123 @@ const MOST_RECORDS: u64 = 3;
 /// Most bytes of one value.
 const MOST_VALUE_BYTES: u64 = 900;
 
-/// One producer of one log.
+/// One client of one log.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
+    number: usize,
     pub(crate) producer_id: i64,
+    /// Raised by the client; the log's may be higher.
     pub(crate) epoch: i16,
-    /// Sequence of its very first record.
-    first_sequence: i32,
+    coordinator_epoch: i32,
 }
 
 impl Client {
-    /// Producer number `number`; the first one begins shortly before sequence numbers start again at 0.
-    pub(crate) fn new(number: i64) -> Self {
-        let first_sequence = if number == 0 { i32::MAX - 20 } else { 0 };
-        Self { producer_id: 1000 + number, epoch: 0, first_sequence }
+    pub(crate) fn new(number: usize) -> Self {
+        let producer_id = if number == NOBODY { -1 } else { 1000 + number as i64 };
+        Self { number, producer_id, epoch: 0, coordinator_epoch: 0 }
     }
 
-    /// The sequence that comes next, by what the log holds of this producer.
-    pub(crate) fn next_sequence(&self, oracle: &Oracle) -> i32 {
-        match oracle.newest(self.producer_id) {
-            Some(fact) if fact.epoch == self.epoch => later(fact.last_sequence, 1),
-            Some(_) => 0,
-            None => self.first_sequence,
-        }
-    }
-
-    /// A batch from this sequence on, and its number of records.
-    pub(crate) fn batch(&self, sequence: i32, now_ms: i64, random: &mut Random) -> (Fact, i64) {
-        let records = 1 + random.below(MOST_RECORDS) as i64;
-        let mut builder = BatchBuilder::new().producer(self.producer_id, self.epoch, sequence);
+    /// The next batch, right or wrong.
+    pub(crate) fn batch(&self, known: Option<&Known>, wrong: Wrong, now_ms: i64, random: &mut Random) -> Fact {
+        let transactional = self.is_transactional(known, wrong, random);
+        let (epoch, sequence) = if self.producer_id < 0 { (-1, -1) } else { self.next(known, wrong) };
+        let records = 1 + random.below(MOST_RECORDS) as i32;
+        let mut builder = BatchBuilder::new().producer(self.producer_id, epoch, sequence).transactional(transactional);
+        let length = 1 + random.below(MOST_VALUE_BYTES) as usize;
         for _ in 0..records {
-            let length = 1 + random.below(MOST_VALUE_BYTES);
-            let value: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
-            builder.append(now_ms, None, Some(&value), &[]);
+            builder.append(now_ms, None, Some(&bytes(length, random)), &[]);
         }
         let sent = builder.build().expect("a few records of known size make a batch");
-        let fact = Fact {
+        let last_sequence = if sequence < 0 { -1 } else { later(sequence, records - 1) };
+        Fact {
+            epoch,
+            first_sequence: sequence,
+            last_sequence,
+            last_offset: i64::from(records) - 1,
+            ..self.fact(sent, now_ms)
+        }
+        .with_kind(Kind::Data { transactional })
+    }
+
+    /// The end of the transaction that is open, or of none.
+    pub(crate) fn marker(
+        &mut self,
+        known: Option<&Known>,
+        (commit, wrong): (bool, Wrong),
+        txn_version: i16,
+        now_ms: i64,
+        random: &mut Random,
+    ) -> Fact {
+        self.coordinator_epoch += i32::from(random.percent(5));
+        let in_force = known.map_or(-1, |known| known.epoch).max(self.epoch);
+        let coordinator_epoch = match wrong {
+            Wrong::FencedCoordinator => known.map_or(0, |known| known.coordinator_epoch) - 1,
+            _ => known.map_or(0, |known| known.coordinator_epoch).max(self.coordinator_epoch),
+        };
+        let epoch = match wrong {
+            Wrong::StaleEpoch => in_force - 1,
+            _ => in_force + i16::from(txn_version >= 2),
+        };
+        let sent = end_txn_marker_batch(0, 0, self.producer_id, epoch, commit, coordinator_epoch, now_ms);
+        Fact { epoch, first_sequence: -1, last_sequence: -1, ..self.fact(sent, now_ms) }
+            .with_kind(Kind::Marker { commit, coordinator_epoch })
+    }
+
+    /// Epoch and sequence that come next, or wrong ones.
+    fn next(&self, known: Option<&Known>, wrong: Wrong) -> (i16, i32) {
+        let (epoch, sequence) = match known {
+            Some(known) if known.epoch >= self.epoch => (known.epoch, known.next_sequence()),
+            Some(_) => (self.epoch, 0),
+            // The first one begins shortly before sequence numbers start again at 0.
+            None if self.number == 0 => (self.epoch, i32::MAX - 20),
+            None => (self.epoch, 0),
+        };
+        match wrong {
+            Wrong::StaleEpoch => (epoch - 1, sequence),
+            Wrong::Gap => (epoch, later(sequence, 1)),
+            _ => (epoch, sequence),
+        }
+    }
+
+    fn is_transactional(&self, known: Option<&Known>, wrong: Wrong, random: &mut Random) -> bool {
+        if !(TRANSACTIONAL..NOBODY).contains(&self.number) {
+            return false;
+        }
+        let open = known.is_some_and(|known| known.txn_first_offset.is_some());
+        if open { wrong != Wrong::Transaction } else { random.percent(85) }
+    }
+
+    fn fact(&self, sent: Vec<u8>, now_ms: i64) -> Fact {
+        Fact {
             producer_id: self.producer_id,
-            epoch: self.epoch,
-            last_sequence: later(sequence, records as i32 - 1),
-            first_offset: -1,
-            last_offset: -1,
+            epoch: -1,
+            first_sequence: -1,
+            last_sequence: -1,
+            kind: Kind::Data { transactional: false },
+            timestamp: now_ms,
+            leader_epoch: 0,
+            first_offset: 0,
+            last_offset: 0,
+            appended_ms: 0,
             sent,
             level: Ack::Accepted,
-        };
-        (fact, records)
+            ended: None,
+        }
     }
 }
 
-/// The sequence `steps` behind `sequence`; behind the largest comes 0.
-pub(crate) fn later(sequence: i32, steps: i32) -> i32 {
-    ((i64::from(sequence) + i64::from(steps)) & i64::from(i32::MAX)) as i32
+impl Fact {
+    fn with_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sequences_start_again_at_zero() {
-        assert_eq!(later(i32::MAX, 1), 0);
-        assert_eq!(later(i32::MAX - 1, 3), 1);
-        assert_eq!(later(5, 0), 5);
+/// Bytes that no two batches share.
+fn bytes(length: usize, random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend(random.next().to_le_bytes());
     }
+    bytes.truncate(length);
+    bytes
 }

@@ -1,19 +1,9 @@
-//! Seeded crash histories: one seed is one story of producers, retries, deletions and crashes over a disk in memory.
-//!
-//! There is one thread, no wall clock and one source of chance, so a seed that fails here fails everywhere.
-
-mod client;
-mod oracle;
-mod random;
-mod story;
-mod upkeep;
+//! `oncelog-sim`: tells seeded crash histories and says what they came to.
 
 use clap::Parser;
+use oncelog_sim::{STEPS, Shortest, Total, run_seeds, shortest};
 use std::ops::Range;
 use std::process::ExitCode;
-
-use random::mix;
-use story::{Outcome, run};
 
 /// Runs seeded crash histories and checks what was acknowledged against what is found.
 #[derive(Debug, Parser)]
@@ -22,33 +12,18 @@ struct Arguments {
     /// Seeds to run: first..behind the last, or one seed.
     #[arg(long, default_value = "0..100", value_parser = parse_seeds)]
     seeds: Range<u64>,
-    /// Operations of each story.
-    #[arg(long, default_value_t = 150)]
-    operations: u64,
+    /// Steps of each story.
+    #[arg(long, default_value_t = STEPS)]
+    operations: usize,
+    /// Threads to run stories on, each story on one; the output is the same for any number.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Make the first seed that fails as short as it gets, and print it with `play` scripts.
+    #[arg(long)]
+    minimise: bool,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
-}
-
-/// What all stories came to.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Total {
-    seeds: u64,
-    operations: u64,
-    power_cuts: u64,
-    violations: Vec<(u64, String)>,
-    trace_hash: u64,
-}
-
-impl Total {
-    fn add(&mut self, seed: u64, outcome: Outcome) {
-        self.seeds += 1;
-        self.operations += outcome.operations;
-        self.power_cuts += outcome.power_cuts;
-        let found = outcome.violations.into_iter();
-        self.violations.extend(found.map(|reason| (seed, reason)));
-        self.trace_hash = mix(self.trace_hash ^ outcome.trace_hash);
-    }
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
@@ -69,59 +44,54 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     Ok(seeds)
 }
 
-fn run_all(seeds: Range<u64>, operations: u64) -> Total {
-    let mut total = Total::default();
-    for seed in seeds {
-        total.add(seed, run(seed, operations));
-    }
-    total
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let total = run_all(arguments.seeds, arguments.operations);
+    // A panic inside a story is one of its violations and is printed as such.
+    std::panic::set_hook(Box::new(|_| {}));
+    let total = run_seeds(arguments.seeds, arguments.operations, arguments.jobs);
     for (seed, reason) in &total.violations {
         eprintln!("seed {seed}: {reason}");
     }
-    if arguments.json {
+    let failing = total.violations.first().filter(|_| arguments.minimise);
+    if let Some(shortest) = failing.and_then(|(seed, _)| shortest(*seed, arguments.operations)) {
+        print_shortest(&shortest);
+    }
+    print_total(&total, arguments.json);
+    ExitCode::from(u8::from(!total.violations.is_empty()))
+}
+
+fn print_shortest(shortest: &Shortest) {
+    eprintln!("{}", shortest.setup);
+    shortest.steps.iter().for_each(|step| eprintln!("  {step}"));
+    shortest.violations.iter().for_each(|reason| eprintln!("=> {reason}"));
+    for (log, lines) in shortest.scripts.iter().enumerate() {
+        eprintln!("-- play script of log {log}");
+        lines.iter().for_each(|line| eprintln!("{line}"));
+    }
+}
+
+fn print_total(total: &Total, json: bool) {
+    let (violations, trace_hash) = (total.violations.len(), format!("{:016x}", total.trace_hash));
+    let Total { seeds, operations, power_cuts, .. } = total;
+    if json {
         let object = serde_json::json!({
-            "seeds": total.seeds,
-            "operations": total.operations,
-            "power_cuts": total.power_cuts,
-            "violations": total.violations.len(),
-            "trace_hash": format!("{:016x}", total.trace_hash),
+            "seeds": seeds,
+            "operations": operations,
+            "power_cuts": power_cuts,
+            "violations": violations,
+            "trace_hash": trace_hash,
         });
         println!("{object}");
     } else {
         println!(
-            "{} seeds, {} operations, {} power cuts, {} violations, trace {:016x}",
-            total.seeds,
-            total.operations,
-            total.power_cuts,
-            total.violations.len(),
-            total.trace_hash
+            "{seeds} seeds, {operations} operations, {power_cuts} power cuts, {violations} violations, trace {trace_hash}"
         );
     }
-    ExitCode::from(u8::from(!total.violations.is_empty()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn two_hundred_seeds_keep_every_promise() {
-        assert_eq!(run_all(0..200, 100).violations, []);
-    }
-
-    #[test]
-    fn two_hundred_seeds_give_the_same_trace_twice() {
-        let first = run_all(0..200, 100);
-        assert!(first.power_cuts > 200);
-        assert_eq!(first, run_all(0..200, 100));
-        let fewer = run_all(0..199, 100);
-        assert_ne!(first.trace_hash, fewer.trace_hash, "the trace says nothing");
-    }
 
     #[test]
     fn seeds_are_a_range_or_one() {

@@ -33,6 +33,11 @@ impl Random {
         self.below(length as u64) as usize
     }
 
+    /// One of these.
+    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.index(choices.len())]
+    }
+
     /// True this many times in a hundred.
     pub(crate) fn percent(&mut self, times: u64) -> bool {
         self.below(100) < times

@@ -93,9 +93,17 @@ impl MemoryDevice {
         self.state.lock().faults.hits()
     }
 
-    /// Files and the ranges in them where a write was lost, or was misdirected from or to, in the order of the writes.
+    /// Files, by their names now, and the ranges in them where a write was lost, or was misdirected from or to, in the
+    /// order of the writes. What stands in no directory any more is left out.
     pub fn misplaced_writes(&self) -> Vec<(PathBuf, Range<u64>)> {
-        self.state.lock().misplaced.clone()
+        let state = self.state.lock();
+        let named = |(number, range): &(u64, Range<u64>)| Some((state.tree.path_of(*number)?, range.clone()));
+        state.misplaced.iter().filter_map(named).collect()
+    }
+
+    /// Whether some write was lost or misdirected.
+    pub fn has_misplaced_writes(&self) -> bool {
+        !self.state.lock().misplaced.is_empty()
     }
 
     /// Damages the sector of a file that holds `position`, as it goes bad at rest: no sync and no power cut mends it,

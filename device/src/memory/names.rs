@@ -10,7 +10,7 @@ use crate::error::{DeviceError, DeviceErrorKind};
 use crate::fault::chance::{below, mix2};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// A file, whatever its name.
@@ -18,6 +18,12 @@ use std::sync::Arc;
 pub(crate) struct FileNode {
     number: u64,
     pub(crate) images: Mutex<FileImages>,
+}
+
+impl FileNode {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 /// What a name stands for.
@@ -86,6 +92,21 @@ impl Tree {
             }
         }
         Ok(Some(here))
+    }
+
+    /// Where the file of this number stands now.
+    pub(crate) fn path_of(&self, wanted: u64) -> Option<PathBuf> {
+        let mut open = vec![(ROOT, PathBuf::from("/"))];
+        while let Some((directory, path)) = open.pop() {
+            for (name, entry) in &self.directories[&directory].written {
+                match entry {
+                    Entry::File(node) if node.number == wanted => return Some(path.join(name)),
+                    Entry::File(_) => {}
+                    Entry::Directory(number) => open.push((*number, path.join(name))),
+                }
+            }
+        }
+        None
     }
 
     /// The file at the path; a directory there is an error.

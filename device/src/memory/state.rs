@@ -26,7 +26,7 @@ pub(crate) struct State {
     /// Power cuts so far: files opened before the last one are stale.
     pub(crate) power_cuts: u64,
     /// Ranges of files where a write was lost, or was misdirected from or to.
-    pub(crate) misplaced: Vec<(PathBuf, std::ops::Range<u64>)>,
+    pub(crate) misplaced: Vec<(u64, std::ops::Range<u64>)>,
     next_change: u64,
 }
 
@@ -103,10 +103,10 @@ impl State {
     ) -> Result<()> {
         let power = self.faults.step("write", path)?;
         if self.faults.strikes(FaultOp::LostWrite) {
-            self.misplaced.push((path.to_path_buf(), position..position + bytes.len() as u64));
+            self.misplaced.push((node.number(), position..position + bytes.len() as u64));
             return power.answer("write", path);
         }
-        let position = self.aim(path, node, position, bytes.len() as u64);
+        let position = self.aim(node, position, bytes.len() as u64);
         self.write_or_tear("write", path, node, position, bytes, |state| match (power, sync) {
             (Power::Failing, _) | (_, Sync::None) => (Promise::None, Ok(())),
             (Power::On, Sync::Data) => match state.faults.check(FaultOp::Sync, "write", path) {
@@ -118,14 +118,14 @@ impl State {
     }
 
     /// Where a write goes: to its place, or, where it is misdirected, to other blocks of the file.
-    fn aim(&mut self, path: &Path, node: &FileNode, position: u64, length: u64) -> u64 {
+    fn aim(&mut self, node: &FileNode, position: u64, length: u64) -> u64 {
         if !self.faults.strikes(FaultOp::MisdirectedWrite) {
             return position;
         }
         let places = (node.images.lock().written().length().saturating_sub(length)) / BLOCK + 1;
         let aimed = below(mix2(self.faults.hits(), position), places) * BLOCK;
-        self.misplaced.push((path.to_path_buf(), position..position + length));
-        self.misplaced.push((path.to_path_buf(), aimed..aimed + length));
+        self.misplaced.push((node.number(), position..position + length));
+        self.misplaced.push((node.number(), aimed..aimed + length));
         aimed
     }
 

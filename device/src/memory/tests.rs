@@ -452,7 +452,7 @@ fn a_lost_write_answers_well_and_stores_nothing() {
     let found = contents(&device, "d/log").unwrap();
     let blocks: Vec<u8> = found.chunks(BLOCK_BYTES).map(|block| block[0]).collect();
     assert_eq!(blocks, [7, 0, 9, 0]);
-    assert_eq!(device.misplaced_writes(), [(at("d/log").to_path_buf(), B..2 * B)]);
+    assert_eq!(device.misplaced_writes(), [(at("/d/log").to_path_buf(), B..2 * B)]);
 }
 
 #[test]
