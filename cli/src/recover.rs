@@ -61,9 +61,13 @@ fn print(output: &mut Output, report: &OpenReport) -> CliResult<()> {
     for repaired in &report.repaired {
         output.line(format_args!("repaired: {repaired}"))?;
     }
-    let snapshot = report.snapshot_offset.map_or("none".to_owned(), |offset| format!("at offset {offset}"));
+    let begun = match (report.checkpoint_offset, report.snapshot_offset) {
+        (Some(offset), _) => format!("checkpoint at offset {offset}"),
+        (None, Some(offset)) => format!("producer snapshot at offset {offset}"),
+        (None, None) => "no producer snapshot".to_owned(),
+    };
     output.line(format_args!(
-        "{} batches ({} bytes) checked, producer snapshot {snapshot}, {} batches applied behind it, {:.1} ms",
+        "{} batches ({} bytes) checked, {begun}, {} batches applied behind it, {:.1} ms",
         report.batches_scanned, report.bytes_scanned, report.batches_replayed, report.duration_ms
     ))
 }
@@ -79,8 +83,10 @@ fn report_json(report: &OpenReport) -> Value {
     };
     json!({
         "clean": report.clean, "batches_scanned": report.batches_scanned, "bytes_scanned": report.bytes_scanned,
-        "snapshot_offset": report.snapshot_offset, "batches_replayed": report.batches_replayed,
+        "snapshot_offset": report.snapshot_offset, "checkpoint_offset": report.checkpoint_offset,
+        "batches_replayed": report.batches_replayed,
         "cut": places(&report.cut), "damage": places(&report.damage), "repaired": report.repaired,
         "duration_ms": report.duration_ms,
+        "steps": report.steps.iter().map(|(step, ms)| json!({ "step": step, "ms": ms })).collect::<Vec<_>>(),
     })
 }

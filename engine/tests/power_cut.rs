@@ -51,7 +51,9 @@ impl Story {
         let device = MemoryDevice::new();
         let place = Place::in_memory(&device);
         let mut chance = Chance(seed);
-        let config = small_segments(1500 + chance.below(6000));
+        // Half of the stories write checkpoints whenever they are driven.
+        let recovery_budget_ms = if chance.below(2) == 0 { 1 } else { 200 };
+        let config = Config { recovery_budget_ms, ..small_segments(1500 + chance.below(6000)) };
         let producers = (0..PRODUCERS).map(|_| Producer::default()).collect();
         Self { seed, chance, device, place, config, producers, durable_end: 0 }
     }

@@ -19,13 +19,14 @@ use crate::{FormatError, Result};
 /// Ending of the file's name, behind twenty digits.
 pub const EXTENSION: &str = ".checkpoint-oncelog";
 /// Bytes in front of the lists.
-pub const HEADER_BYTES: usize = 168;
+pub const HEADER_BYTES: usize = 172;
 
 const MAGIC: [u8; 8] = *b"ONCELOGC";
 const VERSION: u16 = 1;
 const WHAT: &str = "log checkpoint";
 const CRC_AT: usize = 12;
 const NONE: i64 = -1;
+const NO_EPOCH: i32 = -1;
 
 /// Everything but the pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,12 @@ pub struct LogCheckpoint {
     pub digest: u64,
     /// Our clock when it was made, in ms: no producer appended later.
     pub made_ms: i64,
+    /// Every batch from this offset on counts in what is said of transactions.
+    pub complete_from: i64,
+    /// Offset of the first batch by which producers used transactions, as far as that is remembered; none: they used none.
+    pub transactional_from: Option<i64>,
+    /// The newest leader epoch then; none: the log had none.
+    pub leader_epoch: Option<i32>,
     /// The active segment then.
     pub segment: SegmentPoint,
     /// Open transactions: producer id and first offset.
@@ -65,8 +72,6 @@ pub struct SegmentPoint {
     pub last_batch: Option<(u64, u32)>,
     /// Largest timestamp and the offset that has it; none without.
     pub largest: Option<TimeEntry>,
-    /// Largest timestamp of its first batch.
-    pub first_timestamp: Option<i64>,
     /// Bytes since the last index entry.
     pub bytes_since_entry: u64,
     /// How many entries of the offset index came before those given.
@@ -102,20 +107,20 @@ struct RawHeader {
     producer_count: big_endian::U64,
     digest: big_endian::U64,
     made_ms: big_endian::I64,
+    complete_from: big_endian::I64,
+    transactional_from: big_endian::I64,
     base_offset: big_endian::I64,
     size_bytes: big_endian::U64,
     last_batch_position: big_endian::I64,
     last_batch_crc: big_endian::U32,
-    has_first_timestamp: big_endian::U32,
-    first_timestamp: big_endian::I64,
+    has_largest: big_endian::U32,
     largest_timestamp: big_endian::I64,
     largest_offset: big_endian::I64,
     bytes_since_entry: big_endian::U64,
     before: [big_endian::U32; 3],
-    has_largest: big_endian::U32,
+    leader_epoch: big_endian::I32,
     /// Of transactions, offset entries, time entries, aborted, pages.
     counts: [big_endian::U32; 5],
-    zero_too: big_endian::U32,
     list_bytes: big_endian::U64,
 }
 
@@ -190,18 +195,19 @@ impl LogCheckpoint {
             producer_count: self.producer_count.into(),
             digest: self.digest.into(),
             made_ms: self.made_ms.into(),
+            complete_from: self.complete_from.into(),
+            transactional_from: self.transactional_from.unwrap_or(NONE).into(),
             base_offset: segment.base_offset.into(),
             size_bytes: segment.size_bytes.into(),
             last_batch_position: position.into(),
             last_batch_crc: crc.into(),
-            has_first_timestamp: u32::from(segment.first_timestamp.is_some()).into(),
-            first_timestamp: segment.first_timestamp.unwrap_or_default().into(),
+            has_largest: u32::from(segment.largest.is_some()).into(),
             largest_timestamp: largest.timestamp.into(),
             largest_offset: largest.offset.into(),
             bytes_since_entry: segment.bytes_since_entry.into(),
             before: [segment.offset_entries_before, segment.time_entries_before, segment.aborted_before]
                 .map(Into::into),
-            has_largest: u32::from(segment.largest.is_some()).into(),
+            leader_epoch: self.leader_epoch.unwrap_or(NO_EPOCH).into(),
             counts: [
                 count(self.open_txns.len()),
                 count(self.offset_entries.len()),
@@ -209,7 +215,6 @@ impl LogCheckpoint {
                 count(self.aborted.len()),
                 count(self.pages.len()),
             ],
-            zero_too: 0.into(),
             list_bytes: (list_bytes as u64).into(),
         }
     }
@@ -283,12 +288,14 @@ fn lists_of(header: &RawHeader, lists: &[u8], pages_at: u64) -> Option<LogCheckp
         producer_count: header.producer_count.get(),
         digest: header.digest.get(),
         made_ms: header.made_ms.get(),
+        complete_from: header.complete_from.get(),
+        transactional_from: Some(header.transactional_from.get()).filter(|offset| *offset >= 0),
+        leader_epoch: Some(header.leader_epoch.get()).filter(|epoch| *epoch >= 0),
         segment: SegmentPoint {
             base_offset: header.base_offset.get(),
             size_bytes: header.size_bytes.get(),
             last_batch: last_batch.map(|position| (position, header.last_batch_crc.get())),
             largest: (header.has_largest.get() == 1).then_some(largest),
-            first_timestamp: (header.has_first_timestamp.get() == 1).then_some(header.first_timestamp.get()),
             bytes_since_entry: header.bytes_since_entry.get(),
             offset_entries_before,
             time_entries_before,

@@ -18,7 +18,7 @@ use crate::crc32c::crc32c;
 use crate::num::sequence_sub;
 use crate::{FormatError, Result};
 
-pub use extension::{BatchMeta, Extension, MAX_BATCHES, ProducerExtra, SealedSegment};
+pub use extension::{BatchMeta, Extension, MAX_BATCHES, PEEK_BYTES, ProducerExtra, SealedSegment, peek_log_end_offset};
 pub use writer::SnapshotWriter;
 
 /// The only version.
@@ -164,6 +164,14 @@ impl SnapshotFile {
             writer.push_extra(extra.producer_id, extra.last_append_ms, &extra.batches);
         }
         writer.finish(self.extension.as_ref())
+    }
+
+    /// Where the extension begins in a file that begins with these bytes, [`HEADER_BYTES`] at least.
+    #[must_use]
+    pub fn extension_position(bytes: &[u8]) -> Option<u64> {
+        let (header, _) = RawHeader::ref_from_prefix(bytes).ok()?;
+        let count = u64::try_from(header.entry_count.get()).ok()?;
+        Some(HEADER_BYTES as u64 + count * ENTRY_BYTES as u64)
     }
 
     /// Reads a file as Kafka does. Whatever stands behind the entries cannot make it fail; an extension that is not whole

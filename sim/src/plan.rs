@@ -167,9 +167,10 @@ impl std::fmt::Display for Plan {
             f,
             "segment_bytes {segment_bytes}, segment_ms {segment_ms}, index_interval_bytes {index_interval_bytes}, "
         )?;
-        let Config { flush_messages, producer_id_expiration_ms, .. } = config;
+        let Config { flush_messages, producer_id_expiration_ms, recovery_budget_ms, .. } = config;
         let verification = config.transaction_partition_verification_enable;
         write!(f, "retention_bytes {retention_bytes}, flush_messages {flush_messages}, ")?;
+        write!(f, "recovery_budget_ms {recovery_budget_ms}, ")?;
         write!(f, "producer_id_expiration_ms {producer_id_expiration_ms}, verification {verification}, ")?;
         write!(f, "transaction version {txn_version}, high watermark follows {follows_end:?}, ")?;
         write!(f, "odd timestamps {odd_timestamps}, ends {:?}", self.finale)
@@ -187,6 +188,8 @@ impl Setup {
             flush_messages: random.pick(&[i64::MAX, i64::MAX, 20]),
             producer_id_expiration_ms: random.pick(&[20_000, 86_400_000]),
             transaction_partition_verification_enable: random.percent(60),
+            // With the smallest one there is a checkpoint whenever there is something new.
+            recovery_budget_ms: random.clone().pick(&[200, 1]),
             ..Config::default()
         };
         Self {

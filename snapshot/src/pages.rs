@@ -1,4 +1,4 @@
-//! Blocks of producers as pages of a checkpoint file, and back. Layout: `docs/formats.md`, "Checkpoint".
+//! Blocks of producers as pages of a checkpoint file, and back. Layout: `docs/formats.md`, "Checkpoint of a log".
 //!
 //! A page ends with the first block that brings it to four KiB, so one block of sixty-four ids is a page of its own and
 //! scattered ids share one. Lines are written as the table keeps them: reading a page back is a copy.

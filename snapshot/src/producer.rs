@@ -83,6 +83,11 @@ impl Standing {
         self.txn_first_offset.is_some() && self.epoch == epoch
     }
 
+    /// Whether a transaction is open or a marker was seen.
+    pub fn uses_transactions(&self) -> bool {
+        self.coordinator_epoch >= 0 || self.txn_first_offset.is_some()
+    }
+
     /// The sequence that must come next: 0 after none and after the largest.
     pub fn next_sequence(&self) -> i32 {
         sequence_add(self.last_sequence, 1)

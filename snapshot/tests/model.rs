@@ -52,9 +52,19 @@ fn a_million_operations_beside_a_naive_map() {
         world.step();
     }
     world.compare();
-    for wanted in
-        ["appended", "duplicate", "refused", "odd", "expired", "views", "checkpoints", "crashes", "touched", "removed"]
-    {
+    for wanted in [
+        "appended",
+        "duplicate",
+        "refused",
+        "odd",
+        "expired",
+        "views",
+        "checkpoints",
+        "crashes",
+        "touched",
+        "removed",
+        "expired on arrival",
+    ] {
         assert!(world.done.get(wanted).is_some_and(|&times| times > 20), "{wanted} hardly happened: {:?}", world.done);
     }
 }
@@ -138,7 +148,21 @@ impl World {
 
     fn supply(&mut self, page: usize) {
         let blocks = decode_page(&self.stored.pages[page].1).expect("as written");
-        self.table.supply(page, blocks);
+        if self.below(8) == 0 {
+            return self.table.supply(page, blocks, i64::MIN);
+        }
+        let limit_ms = self.now_ms - EXPIRATION_MS;
+        let here: BTreeSet<i64> =
+            self.ids.iter().copied().filter(|id| self.table.missing_page(*id) == Some(page)).collect();
+        let stays = |id: &i64, e: &ProducerEntry| {
+            !here.contains(id) || e.txn_first_offset.is_some() || e.last_append_ms > limit_ms
+        };
+        let gone: Vec<i64> = self.model.extract_if(.., |id, e| !stays(id, e)).map(|(id, _)| id).collect();
+        self.table.supply(page, blocks, limit_ms);
+        if !gone.is_empty() {
+            self.note("expired on arrival");
+        }
+        self.changed.extend(gone);
     }
 
     fn append(&mut self) {
@@ -252,8 +276,8 @@ impl World {
         let (now_ms, before) = (self.now_ms, self.model.len());
         self.model.retain(|_, e| e.txn_first_offset.is_some() || now_ms - e.last_append_ms < EXPIRATION_MS);
         assert_eq!(before - self.model.len(), expired.len());
-        assert!(expired.iter().all(|id| !self.model.contains_key(id)));
-        self.changed.extend(&expired);
+        assert!(expired.iter().all(|(id, _)| !self.model.contains_key(id)));
+        self.changed.extend(expired.iter().map(|(id, _)| id));
         if !expired.is_empty() {
             self.note("expired");
         }

@@ -80,7 +80,7 @@ proptest! {
         let (idle, kept): (Vec<_>, Vec<_>) = model.into_iter().partition(|(_, entry)| {
             entry.txn_first_offset.is_none() && now_ms - entry.last_append_ms >= expiration_ms
         });
-        prop_assert_eq!(expired, idle.iter().map(|&(id, _)| id).collect::<Vec<_>>());
+        prop_assert_eq!(expired, idle);
         prop_assert_eq!(contents(&table), kept);
         let mut from = Some(0);
         while let Some(at) = from {

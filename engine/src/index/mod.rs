@@ -106,6 +106,33 @@ impl SegmentIndex {
         (Self { offsets, times, largest, ..empty }, [offset_findings, time_findings])
     }
 
+    /// An index that goes on where one of these entries was left off. `None` if they do not follow on.
+    #[must_use]
+    pub fn resume(
+        base_offset: i64,
+        config: &Config,
+        offset_entries: &[OffsetEntry],
+        time_entries: &[TimeEntry],
+        largest: Option<TimeEntry>,
+        bytes_since_entry: u64,
+    ) -> Option<Self> {
+        let mut index = Self { largest, bytes_since_entry, ..Self::new(base_offset, config) };
+        for entry in offset_entries {
+            index.offsets.append(entry.offset, u64::from(entry.position)).ok()?;
+        }
+        for entry in time_entries {
+            index.times.maybe_append(entry.timestamp, entry.offset).ok()?;
+        }
+        let whole = index.offset_entries() == offset_entries && index.time_entries() == time_entries;
+        whole.then_some(index)
+    }
+
+    /// Bytes of batches since the one that got the last entry, that one included.
+    #[must_use]
+    pub fn bytes_since_entry(&self) -> u64 {
+        self.bytes_since_entry
+    }
+
     /// Counts a batch behind all before it, by Kafka's rule: its timestamp counts first; if more than the interval was
     /// written since the last entry, it gets one in each index; then its bytes count. Whether it got one.
     ///

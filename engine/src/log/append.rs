@@ -88,7 +88,7 @@ impl Shared {
     /// A retry is recognised right behind its checksum, before anything expensive and whatever has changed since.
     fn early_duplicate(self: &Arc<Self>, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ticket>> {
         let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
-        let state = self.state.lock();
+        let state = self.state_with(batch.producer_id)?;
         state.check_usable()?;
         let (known, _) = look(&state, &batch);
         Ok(known.repeated.map(|meta| self.duplicate(&state, &meta, append.ack)))
@@ -133,6 +133,11 @@ impl Shared {
         loop {
             let mut state = self.state.lock();
             state.check_writable()?;
+            let mut ids = candidates.iter().flat_map(|candidate| &candidate.incoming).map(|batch| batch.producer_id);
+            if let Some(page) = ids.find_map(|id| state.producers.missing_page(id)) {
+                self.supply_pages(state, page, 1)?;
+                continue;
+            }
             place(&state, candidates, assigns, append.leader_epoch)?;
             if size_bytes as u64 > state.config.segment_bytes {
                 return Err(Error::RecordListTooLarge { size_bytes, segment_bytes: state.config.segment_bytes });
@@ -300,6 +305,10 @@ fn look(state: &State, batch: &Incoming) -> (Known, Hint) {
 /// Kafka's order: all transactions of the set start, then those that end are completed one by one.
 fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
     let changes = || candidates.iter().filter_map(|candidate| candidate.change.as_ref());
+    let first = candidates.iter().find(|c| c.change.as_ref().is_some_and(|c| c.update.standing.uses_transactions()));
+    if let Some(first) = first {
+        state.reach.transactional_from.get_or_insert(first.header.base_offset);
+    }
     for change in changes() {
         if change.clears_verification {
             state.verifications.clear(change.producer_id);

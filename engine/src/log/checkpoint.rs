@@ -3,6 +3,10 @@
 //! A roll only freezes a view of the producer table, at a constant cost. Whoever does the upkeep then reads the view a few
 //! hundred entries at a time, so that an append waits for microseconds at most, encodes outside the lock, and writes.
 
+mod load;
+mod pages;
+mod write;
+
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::snapshot::SealedSegment;
 use oncelog_snapshot::Frozen;
@@ -13,6 +17,10 @@ use super::recover::kept::MEMORY_FILE;
 use super::state::State;
 use super::types::Ack;
 use crate::error::Result;
+
+pub(super) use load::Beginning;
+pub(crate) use pages::PageFile;
+pub(crate) use write::{Chain, Checkpoints};
 
 /// A producer snapshot that is to be written.
 pub(crate) struct SnapshotDue {
@@ -32,6 +40,11 @@ impl SnapshotDue {
     pub fn ready(name: String, bytes: Vec<u8>) -> Self {
         Self { name, content: Content::Bytes(bytes) }
     }
+
+    /// A file of what `view` shows.
+    pub fn view(name: String, view: Frozen, meta: SnapshotMeta) -> Self {
+        Self { name, content: Content::View(view, meta) }
+    }
 }
 
 impl State {
@@ -48,8 +61,7 @@ impl State {
         };
         let durable_offset = self.progress.durable_offset;
         let meta = SnapshotMeta { log_end_offset: offset, durable_offset, sealed, log_id: None };
-        let content = Content::View(self.producers.freeze(), meta);
-        self.snapshots_due.push_back(SnapshotDue { name, content });
+        self.snapshots_due.push_back(SnapshotDue::view(name, self.producers.freeze(), meta));
     }
 }
 
@@ -59,11 +71,12 @@ impl Shared {
         if !self.state.lock().snapshots_due.is_empty() {
             // A snapshot of records that a crash may still take would be believed over those that follow them.
             self.commit_all(Ack::Durable)?;
+            drop(self.state_with_all()?);
         }
         loop {
             let Some(due) = self.next_snapshot_due() else { return Ok(()) };
             let bytes = match due.content {
-                Content::View(view, meta) => self.encode_view(view, meta),
+                Content::View(view, meta) => self.encode_view(view, meta)?,
                 Content::Bytes(bytes) => bytes,
             };
             if let Err(failure) = self.device.write_small(&self.dir.join(&due.name), &bytes) {
@@ -78,7 +91,7 @@ impl Shared {
         if state.closed { None } else { state.snapshots_due.pop_front() }
     }
 
-    fn encode_view(&self, mut view: Frozen, meta: SnapshotMeta) -> Vec<u8> {
+    fn encode_view(&self, mut view: Frozen, meta: SnapshotMeta) -> Result<Vec<u8>> {
         let mut encoder = Encoder::new(&view, meta);
         loop {
             let blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
@@ -88,6 +101,6 @@ impl Shared {
             encoder.push(&blocks);
         }
         self.state.lock().producers.thaw(view);
-        encoder.finish()
+        Ok(encoder.finish())
     }
 }

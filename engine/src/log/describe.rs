@@ -13,7 +13,7 @@ pub(crate) const SNAPSHOT_LIMIT_BYTES: u64 = 4 << 30;
 impl Shared {
     pub(crate) fn describe(&self) -> Result<LogState> {
         let snapshots = self.snapshots_on_disk()?;
-        let state = self.state.lock();
+        let state = self.state_with_all()?;
         Ok(LogState {
             clean: self.report.clean,
             log_start_offset: state.log_start,

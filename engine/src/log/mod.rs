@@ -171,7 +171,7 @@ impl Log {
         txn_version: i16,
     ) -> Result<Option<u64>> {
         let now_ms = self.shared.clock.now_ms();
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.state_with(producer_id)?;
         state.check_writable()?;
         if !state.config.transaction_partition_verification_enable {
             return Ok(None);
@@ -279,10 +279,10 @@ impl Log {
         self.shared.state.lock().log_start
     }
 
-    /// What is remembered of a producer.
+    /// What is remembered of a producer; nothing either if that cannot be read.
     #[must_use]
     pub fn producer(&self, producer_id: i64) -> Option<ProducerEntry> {
-        self.shared.state.lock().producers.get(producer_id)
+        self.shared.state_with(producer_id).ok()?.producers.get(producer_id)
     }
 
     /// The transactions that have no marker, by first offset.
@@ -359,11 +359,11 @@ impl Log {
     /// On a closed or latched log.
     pub fn expire_producers(&self) -> Result<Vec<i64>> {
         let now_ms = self.shared.clock.now_ms();
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.state_with_all()?;
         state.check_usable()?;
         let expiration_ms = state.config.producer_id_expiration_ms;
         state.verifications.expire(now_ms, expiration_ms);
-        Ok(state.producers.expire(now_ms, expiration_ms))
+        Ok(state.producers.expire(now_ms, expiration_ms).into_iter().map(|(id, _)| id).collect())
     }
 
     /// Cuts the log so that it ends at `offset`; answers the log end. Survives the loss of power when it returns.

@@ -10,11 +10,12 @@ use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_snapshot::Verifications;
 
 use super::Shared;
+use super::checkpoint::Checkpoints;
 use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::kept::MEMORY_FILE;
 use super::recover::{Bounds, Recovery};
-use super::state::{Progress, Segment, SideFile, Staging, State, Window};
+use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
 use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, Stored};
@@ -93,28 +94,24 @@ impl Shared {
             log_end = log_start;
         }
         let outlived = recovered.memory_offset.is_some_and(|offset| offset > log_end);
-        let memory = outlived.then(|| recovered.memory_file(log_end));
-        let memory_offset = if memory.is_some() { log_end } else { recovered.memory_offset.unwrap_or(-1) };
+        if outlived {
+            recovered.remember_in_file(log_end);
+        }
+        let memory_offset = recovered.memory_offset.unwrap_or(-1);
         let shared = assemble(context, dir, topic, partition, options, recovered);
-        shared.settle(log_start, high_watermark, log_end, memory, memory_offset)?;
+        shared.settle(log_start, high_watermark, log_end, memory_offset)?;
         let mut shared = shared;
         shared.report.duration_ms = (context.clock.monotonic_ns() - began_ns) as f64 / 1e6;
         Ok(shared)
     }
 
     /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written.
-    fn settle(
-        &self,
-        log_start: i64,
-        high_watermark: i64,
-        log_end: i64,
-        memory: Option<SideFile>,
-        memory_offset: i64,
-    ) -> Result<()> {
+    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, memory_offset: i64) -> Result<()> {
         let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
         let log_start = log_start.max(first_base).min(log_end.max(first_base));
         let batch = self.batch_base_at(log_start)?;
-        {
+        // Where producers are still in a checkpoint, no side file is waited for.
+        let is_whole = {
             let mut state = self.state.lock();
             (state.log_start, state.log_start_batch) = (log_start, batch);
             let cut_end = state.epochs.truncate_from_end(log_end);
@@ -122,15 +119,18 @@ impl Shared {
             state.epochs_dirty |= cut_end || cut_start;
             let wanted = if state.follows_end { log_end } else { high_watermark };
             state.set_high_watermark(wanted);
-            self.snapshot_at_end(&mut state);
+            let is_whole = state.producers.any_missing_page().is_none();
+            if is_whole {
+                self.snapshot_at_end(&mut state);
+            }
             // As in Kafka, which reads its own snapshot of the end back: that one still knows them. Not before the replay: who
             // was silent when the snapshot was taken may have appended since.
             let expiration_ms = state.config.producer_id_expiration_ms;
             state.producers.expire(self.clock.now_ms(), expiration_ms);
-        }
-        self.upkeep()?;
-        if let Some(file) = memory {
-            self.device.write_small(&file.path, &file.bytes)?;
+            is_whole
+        };
+        if is_whole {
+            self.upkeep()?;
         }
         if self.report.damage.is_empty() {
             self.drop_stray_snapshots(log_start, log_end, memory_offset)?;
@@ -193,13 +193,23 @@ pub(super) fn recover<'a>(
     bounds: Bounds,
 ) -> Result<Recovery<'a>> {
     let _span = tracing::info_span!("recover", dir = %dir.display(), clean = report.clean).entered();
-    let layout = tidy(device, dir)?;
     let mut report = report.clone();
-    let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
-    let mut recovery = Recovery::new(device, clock, dir, config, bounds, report, layout);
-    (recovery.epochs, recovery.epochs_lost, recovery.epochs_dirty) = (epochs, epochs_lost, epochs_lost);
-    recovery.run()?;
-    Ok(recovery)
+    loop {
+        let layout = tidy(device, dir)?;
+        let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
+        let mut recovery = Recovery::new(device, clock, dir, config, bounds, report.clone(), layout);
+        (recovery.epochs, recovery.epochs_lost, recovery.epochs_dirty) = (epochs, epochs_lost, epochs_lost);
+        match (recovery.run(), &recovery.begun) {
+            (Ok(_), _) => return Ok(recovery),
+            (Err(error), Some(begun)) if error.is_corruption() => {
+                // A page of producers that the tail needs: begin again without the file.
+                let first = begun.chain.offsets.first().copied();
+                first.map_or(Ok(()), |first| recovery.set_checkpoint_aside(first, &error.to_string()))?;
+                (report.cut, report.repaired) = (recovery.report.cut, recovery.report.repaired);
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
 }
 
 fn load_epochs(device: &dyn Device, dir: &Path, report: &mut OpenReport) -> Result<(EpochCache, bool)> {
@@ -224,10 +234,13 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     recovery.keep_view(i64::MAX);
     if !recovery.kept.is_empty() {
         // Before the segments go that say it.
-        let file = recovery.memory_file(offset);
-        recovery.device.write_small(&file.path, &file.bytes)?;
+        let bytes = recovery.memory_bytes(offset);
+        recovery.device.write_small(&recovery.dir.join(MEMORY_FILE), &bytes)?;
     }
     recovery.memory_offset = Some(offset);
+    recovery.view.reach.complete_from = offset;
+    recovery.begun = None;
+    recovery.forget_checkpoints()?;
     for base in std::mem::take(&mut recovery.segments).into_keys() {
         recovery.forget_segment(base, "lies below the log start")?;
     }
@@ -295,7 +308,7 @@ fn assemble(
     topic: &str,
     partition: i32,
     options: OpenOptions,
-    recovered: Recovery<'_>,
+    mut recovered: Recovery<'_>,
 ) -> Shared {
     let active = recovered.segments.last_key_value().expect("a log has a segment").1;
     let log_end = active.next_offset;
@@ -305,9 +318,9 @@ fn assemble(
         Err(_) => Staging::new(0, &[]),
     };
     // One at the end that was not the source of this state may know less than we do: it is written again.
-    let used = recovered.report.snapshot_offset;
+    let used = recovered.report.snapshot_offset.or(recovered.report.checkpoint_offset);
     let transactional = recovered.may_hold_transactions();
-    let producers = recovered.remembered(log_end);
+    let producers = recovered.producers(log_end);
     let newest_snapshot =
         recovered.layout.snapshots.iter().copied().filter(|o| *o < log_end || used == Some(*o)).max().unwrap_or(-1);
     let state = State {
@@ -327,6 +340,7 @@ fn assemble(
         first_unstable: None,
         aborted: recovered.aborted,
         transactional,
+        reach: recovered.view.reach,
         segments: recovered.segments,
         spare: None,
         window: Window::default(),
@@ -334,6 +348,7 @@ fn assemble(
         progress: Progress::new(log_end),
         snapshots_due: recovered.snapshots_due,
         newest_snapshot,
+        checkpoint: Checkpoints::behind(recovered.begun, &recovered.report),
         doomed: Vec::new(),
         latch: None,
         read_only,

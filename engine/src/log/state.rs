@@ -10,7 +10,8 @@ use oncelog_formats::BatchHeader;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
-use super::checkpoint::SnapshotDue;
+use super::checkpoint::{Checkpoints, SnapshotDue};
+use super::recover::Reach;
 use super::types::Ack;
 use crate::config::Config;
 use crate::epochs::EpochCache;
@@ -275,6 +276,7 @@ pub(crate) struct State {
     /// Producers have used transactions: an empty `.txnindex` is then written too, so that the next opening can tell "none"
     /// from "lost" without reading the segment.
     pub transactional: bool,
+    pub(super) reach: Reach,
     pub segments: BTreeMap<i64, Segment>,
     pub staging: Staging,
     /// Length of the active file whose blocks are written.
@@ -287,6 +289,7 @@ pub(crate) struct State {
     /// Producer snapshots left behind by rolls, oldest first.
     pub snapshots_due: VecDeque<SnapshotDue>,
     pub newest_snapshot: i64,
+    pub checkpoint: Checkpoints,
     /// Files renamed to `.deleted`, and when they may go.
     pub doomed: Vec<Doomed>,
     /// Set by the first failed write or sync.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
-use super::recover::Bounds;
 use super::recover::kept::MEMORY_FILE;
+use super::recover::{Bounds, Reach};
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
@@ -28,6 +28,7 @@ impl Shared {
         }
         self.upkeep()?;
         let _one = self.upkeep.lock();
+        drop(self.state_with_all()?);
         let mut state = self.quiesce()?;
         state.check_writable()?;
         let end = state.log_end();
@@ -41,6 +42,7 @@ impl Shared {
             return self.start_again_at(state, offset, offset);
         }
         self.lower_recovery_point(&state, offset)?;
+        self.forget_checkpoints(&mut state)?;
         if let Err(error) = self.cut_files(&mut state, offset) {
             return Err(give_up(&mut state, error));
         }
@@ -54,8 +56,11 @@ impl Shared {
         let mut recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         recovered.keep_from(&state.producers, offset);
         let memory_offset = recovered.memory_offset.unwrap_or(-1);
-        let memory = recovered.memory_offset.is_some_and(|m| m > offset).then(|| recovered.memory_file(offset));
-        state.producers = recovered.remembered(offset);
+        if recovered.memory_offset.is_some_and(|memory| memory > offset) {
+            recovered.remember_in_file(offset);
+        }
+        state.producers = recovered.producers(offset);
+        state.reach = recovered.view.reach;
         state.txns = recovered.view.txns;
         state.aborted = recovered.aborted;
         state.newest_snapshot = recovered.layout.snapshots.last().copied().unwrap_or(-1);
@@ -77,9 +82,6 @@ impl Shared {
         let log_start = state.log_start;
         drop(state);
         self.write_side_files()?;
-        if let Some(file) = memory {
-            self.device.write_small(&file.path, &file.bytes)?;
-        }
         self.drop_stray_snapshots(log_start, offset, memory_offset)?;
         self.store_after_truncation(offset)
     }
@@ -100,6 +102,7 @@ impl Shared {
         // Nothing of the old log is promised from here on, and a crash leaves one that begins at the new start.
         let started = Offsets { recovery_point: Some(0), log_start: Some((log_start, true)), high_watermark: None };
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &started)?;
+        self.forget_checkpoints(&mut state)?;
         let bases: Vec<i64> = state.segments.keys().rev().copied().collect();
         for base in bases {
             if let Err(error) = self.doom(&mut state, base) {
@@ -112,6 +115,7 @@ impl Shared {
         let segment = new_segment(&*self.device, &*self.clock, &self.dir, &config, offset);
         let segment = segment.map_err(|error| give_up(&mut state, error))?;
         state.producers = ProducerTable::new();
+        state.reach = Reach::default();
         state.snapshots_due.clear();
         state.txns = OpenTxns::new();
         state.aborted = AbortedIndex::default();

@@ -183,7 +183,9 @@ pub struct OpenReport {
     pub bytes_scanned: u64,
     /// Offset of the producer snapshot that was used.
     pub snapshot_offset: Option<i64>,
-    /// Batches applied to the producer state behind that snapshot.
+    /// Offset of the checkpoint that was used instead of a snapshot.
+    pub checkpoint_offset: Option<i64>,
+    /// Batches applied to the producer state behind it.
     pub batches_replayed: u64,
     /// Torn tails that were cut off.
     pub cut: Vec<Damage>,
@@ -193,6 +195,16 @@ pub struct OpenReport {
     pub repaired: Vec<String>,
     /// How long it took, in ms of the monotonic clock.
     pub duration_ms: f64,
+    /// How long each step of that took, in order: its name, and ms.
+    pub steps: Vec<(&'static str, f64)>,
+}
+
+impl OpenReport {
+    /// Bytes a second that the scan read; 0 if it read too little to tell.
+    pub(crate) fn replay_bytes_per_s(&self) -> f64 {
+        let scan_ms: f64 = self.steps.iter().filter(|(name, _)| *name == "scan").map(|(_, ms)| ms).sum();
+        if self.bytes_scanned < 8 << 20 || scan_ms <= 0.0 { 0.0 } else { self.bytes_scanned as f64 / scan_ms * 1e3 }
+    }
 }
 
 /// One segment, as `dump` shows it.

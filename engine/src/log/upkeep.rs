@@ -16,6 +16,9 @@ use super::types::Ack;
 use crate::checkpoints::Offsets;
 use crate::error::Result;
 
+/// Pages of producers that one step reads before anyone asks for them.
+const PAGES_A_STEP: usize = 256;
+
 impl Shared {
     /// One step of everything that is due.
     pub(crate) fn drive(&self) -> Result<()> {
@@ -27,7 +30,8 @@ impl Shared {
         self.watch_transactions();
         self.prepare_ahead()?;
         self.spares.step()?;
-        self.upkeep()
+        self.upkeep()?;
+        self.tend_producers()
     }
 
     /// The driver thread's step: space is the preparer's business.
@@ -38,7 +42,21 @@ impl Shared {
         self.commit_leftovers()?;
         self.tail.expire(self.clock.monotonic_ns());
         self.watch_transactions();
-        self.upkeep()
+        self.upkeep()?;
+        self.tend_producers()
+    }
+
+    /// Reads producers that nobody has asked for yet, and writes a checkpoint when one is due.
+    fn tend_producers(&self) -> Result<()> {
+        self.warm_up(PAGES_A_STEP)?;
+        if self.state.lock().checkpoint_is_due(self.clock.now_ms()) {
+            let _one = self.upkeep.lock();
+            match self.write_checkpoint() {
+                Err(error) if error.is_full() => tracing::warn!(%error, "no space for a checkpoint"),
+                done => return done,
+            }
+        }
+        Ok(())
     }
 
     fn is_over(&self) -> bool {
@@ -297,6 +315,13 @@ impl Shared {
             }
         }
         self.take_snapshot()?;
+        if self.state.lock().close_needs_checkpoint() {
+            let _one = self.upkeep.lock();
+            if let Err(error) = self.write_checkpoint() {
+                // The snapshot at the end says as much, and takes longer to read.
+                tracing::warn!(%error, "closed without a checkpoint");
+            }
+        }
         let mut state = self.quiesce()?;
         let (file, size, base) = (state.active().file.clone(), state.active().size, state.active().base_offset);
         let _ = state.active_mut().index.seal();

@@ -116,6 +116,17 @@ struct RawBatch {
     timestamp: big_endian::I64,
 }
 
+/// Bytes from the beginning of an extension that [`peek_log_end_offset`] needs.
+pub const PEEK_BYTES: usize = CRC_AT + 4 + 8;
+
+/// The log end offset that an extension names, if these are the first bytes of one. Nothing is checked but the magic.
+#[must_use]
+pub fn peek_log_end_offset(bytes: &[u8]) -> Option<i64> {
+    let (header, body) = RawHeader::ref_from_prefix(bytes).ok()?;
+    let offset = body.first_chunk().map(|bytes| i64::from_be_bytes(*bytes));
+    offset.filter(|_| header.magic == MAGIC && header.version.get() == VERSION)
+}
+
 const _: () = {
     assert!(size_of::<RawHeader>() == CRC_AT + 4);
     assert!(size_of::<RawFixed>() == 68);

@@ -128,6 +128,7 @@ impl World {
             "segment_ms": config.segment_ms,
             "file_delete_delay_ms": config.file_delete_delay_ms,
             "flush_messages": config.flush_messages,
+            "recovery_budget_ms": config.recovery_budget_ms,
             "producer_id_expiration_ms": config.producer_id_expiration_ms,
             "transaction_partition_verification_enable": config.transaction_partition_verification_enable,
             "transaction_version": self.setup.txn_version,

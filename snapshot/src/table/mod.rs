@@ -134,6 +134,7 @@ impl ProducerTable {
 
     /// A copy of the entry of `producer_id`.
     pub fn get(&self, producer_id: i64) -> Option<ProducerEntry> {
+        debug_assert!(self.missing_page(producer_id).is_none(), "the page of producer {producer_id} is missing");
         let (block, number) = place_of(producer_id);
         let line = self.directory.find(block)?.1.line(number)?;
         Some(whole(producer_id, line, &self.odd))
@@ -210,31 +211,28 @@ impl ProducerTable {
     }
 
     /// Drops the producers without an open transaction whose newest append is at least `expiration_ms` old by our
-    /// clock; answers their ids, ascending. Timestamps in the log do not count: clients choose them.
-    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<i64> {
+    /// clock; answers them, by id, ascending. Timestamps in the log do not count: clients choose them.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<(i64, ProducerEntry)> {
         let (mut expired, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
             let (some, next) = self.sweep(at, now_ms, expiration_ms);
             expired.extend(some);
             from = next;
         }
-        expired.sort_unstable();
+        expired.sort_unstable_by_key(|(id, _)| *id);
         expired
     }
 
     /// One step of [`Self::expire`], over at most 255 blocks: from 0, then from where the step before ended, until it
     /// answers `None`.
-    pub fn sweep(&mut self, from: u64, now_ms: i64, expiration_ms: i64) -> (Vec<i64>, Option<u64>) {
+    pub fn sweep(&mut self, from: u64, now_ms: i64, expiration_ms: i64) -> (Vec<(i64, ProducerEntry)>, Option<u64>) {
         let limit_ms = now_ms.saturating_sub(expiration_ms);
         let mut expired = Vec::new();
         let (slots, next) = self.directory.segment_mut(from);
         for slot in slots.iter_mut().filter(|slot| !slot.is_newer_than(limit_ms)) {
             let mut oldest_ms = i64::MAX;
             for (id, line) in slot.lines() {
-                let (append_ms, has_txn) = match line::is_odd(line) {
-                    true => (self.odd[&id].last_append_ms, self.odd[&id].txn_first_offset.is_some()),
-                    false => (line::last_append_ms(line), line::has_txn(line)),
-                };
+                let (append_ms, has_txn) = last_append(id, line, &self.odd);
                 if append_ms <= limit_ms && !has_txn {
                     expired.push(id);
                 } else {
@@ -243,10 +241,7 @@ impl ProducerTable {
             }
             slot.set_oldest_append_ms(oldest_ms);
         }
-        for &producer_id in &expired {
-            self.remove(producer_id);
-        }
-        (expired, next)
+        (expired.into_iter().filter_map(|id| Some((id, self.remove(id)?))).collect(), next)
     }
 
     /// A sum over what the log says of every producer, whatever the order of events that led there: equal for two
@@ -303,21 +298,39 @@ impl ProducerTable {
         self.absent.as_ref()?.first()
     }
 
-    /// The blocks of a page, as read. Nothing happens if it was supplied before.
-    pub fn supply(&mut self, page: usize, blocks: Vec<FrozenBlock>) {
+    /// The blocks of a page, as read. Nothing happens if it was supplied before. Who has no transaction open and last
+    /// appended at `limit_ms` or before is dropped at once: see [`Self::expire`].
+    pub fn supply(&mut self, page: usize, blocks: Vec<FrozenBlock>, limit_ms: i64) {
         let Some(absent) = &mut self.absent else { return };
+        let mut expired = Vec::new();
         for (slot, odd) in absent.supply(page, blocks) {
-            self.directory.insert(slot);
             self.odd.extend(odd);
+            let old = slot.lines().filter(|(id, line)| {
+                let (append_ms, has_txn) = last_append(*id, line, &self.odd);
+                append_ms <= limit_ms && !has_txn
+            });
+            expired.extend(old.map(|(id, _)| id));
+            self.directory.insert(slot);
         }
         if absent.first().is_none() {
             self.absent = None;
+        }
+        for id in expired {
+            self.remove(id);
         }
     }
 
     /// Ends a frozen view.
     pub fn thaw(&mut self, frozen: Frozen) {
         self.versions.thaw(&frozen);
+    }
+}
+
+/// When the producer of a line last appended, and whether it has a transaction open.
+fn last_append(id: i64, line: &[u64], odd: &Odd) -> (i64, bool) {
+    match line::is_odd(line) {
+        true => (odd[&id].last_append_ms, odd[&id].txn_first_offset.is_some()),
+        false => (line::last_append_ms(line), line::has_txn(line)),
     }
 }
 

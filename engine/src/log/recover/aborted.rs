@@ -31,7 +31,7 @@ impl Recovery<'_> {
         let mut view = View::default();
         if let Some((offset, loaded)) = self.newest_snapshot(i64::MIN, first)? {
             from = offset;
-            view = View::from_table(loaded.table, i64::MIN, self.config).0;
+            view = View::from_table(offset, loaded.table, i64::MIN, self.config).0;
         }
         let read = opened.iter().filter(|o| o.next_base.is_none_or(|next| next > from) && o.base <= last);
         for segment in read {
@@ -55,6 +55,6 @@ impl Recovery<'_> {
     pub fn may_hold_transactions(&self) -> bool {
         let transactions =
             |table: &ProducerTable| table.iter().any(|(_, p)| p.coordinator_epoch >= 0 || p.txn_first_offset.is_some());
-        transactions(&self.view.producers) || transactions(&self.kept)
+        self.view.reach.transactional_from.is_some() || transactions(&self.kept)
     }
 }

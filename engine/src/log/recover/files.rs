@@ -1,10 +1,11 @@
 //! The files of a segment and the snapshots, as they are found: absent, usable, or put aside.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use oncelog_device::{DeviceFile, OpenMode};
+use oncelog_device::{Device, DeviceFile, OpenMode};
 use oncelog_formats::file_name::{Kind, segment_file_name};
-use oncelog_formats::snapshot::SealedSegment;
+use oncelog_formats::snapshot::{HEADER_BYTES, PEEK_BYTES, SealedSegment, SnapshotFile, peek_log_end_offset};
 use oncelog_formats::txn_index::{self, AbortedTxn};
 use oncelog_snapshot::ProducerTable;
 use oncelog_snapshot::codec::{self, Loaded};
@@ -181,6 +182,25 @@ impl Recovery<'_> {
         self.layout.snapshots.retain(|o| *o != base);
         Ok(())
     }
+}
+
+/// The offset that our file of producers speaks of, told from a few of its bytes: it may be long. `None` without a file;
+/// of one that does not begin as it should, the largest there is.
+pub(super) fn memory_offset(device: &dyn Device, path: &Path) -> Result<Option<i64>> {
+    if device.length(path)?.is_none() {
+        return Ok(None);
+    }
+    let file = device.open(path, OpenMode::Read)?;
+    let mut head = [0; HEADER_BYTES];
+    let mut found = None;
+    if file.read(0, &mut head)? == head.len()
+        && let Some(position) = SnapshotFile::extension_position(&head)
+    {
+        let mut bytes = [0; PEEK_BYTES];
+        let got = file.read(position, &mut bytes)?;
+        found = peek_log_end_offset(&bytes[..got]);
+    }
+    Ok(found.or(Some(i64::MAX)))
 }
 
 /// Largest timestamp of the first batch in the file.

@@ -13,12 +13,20 @@ use oncelog_snapshot::codec::{self, SnapshotMeta};
 use oncelog_snapshot::{Incoming, ProducerEntry, ProducerTable};
 
 use super::Recovery;
-use crate::log::state::SideFile;
+use crate::log::checkpoint::SnapshotDue;
 
 /// Producers that no `.snapshot` of the directory may speak of.
 pub(in crate::log) const MEMORY_FILE: &str = "producers.oncelog";
 
 impl Recovery<'_> {
+    /// The producers to go on with; some may still be in a checkpoint, which knows everything.
+    pub fn producers(&mut self, log_end: i64) -> ProducerTable {
+        match self.begun {
+            Some(_) => std::mem::take(&mut self.view.producers),
+            None => self.remembered(log_end),
+        }
+    }
+
     /// Everything remembered of the log below `end`.
     pub fn remembered(&self, end: i64) -> ProducerTable {
         let mut table = self.view.producers.clone();
@@ -69,8 +77,8 @@ impl Recovery<'_> {
     /// Kafka's steps begin again with nothing at `offset`.
     pub fn keep_view(&mut self, offset: i64) {
         self.kept = self.remembered(offset);
-        self.view.producers.clear();
-        self.view.txns.clear();
+        self.view = super::View::default();
+        self.view.reach.complete_from = offset;
     }
 
     pub(super) fn keep(&mut self, batch: &Incoming, append_ms: i64) {
@@ -88,10 +96,17 @@ impl Recovery<'_> {
         }
     }
 
-    /// The file that remembers what no snapshot may.
-    pub fn memory_file(&self, log_end: i64) -> SideFile {
+    /// Content of the file that remembers what no snapshot may.
+    pub fn memory_bytes(&self, log_end: i64) -> Vec<u8> {
         let meta = SnapshotMeta { log_end_offset: log_end, durable_offset: log_end, sealed: None, log_id: None };
-        SideFile { path: self.dir.join(MEMORY_FILE), bytes: codec::encode(&mut self.remembered(log_end), &meta) }
+        codec::encode(&mut self.remembered(log_end), &meta)
+    }
+
+    /// Has that file written among the snapshots.
+    pub fn remember_in_file(&mut self, log_end: i64) {
+        let bytes = self.memory_bytes(log_end);
+        self.memory_offset = Some(log_end);
+        self.snapshots_due.push_back(SnapshotDue::ready(MEMORY_FILE.to_owned(), bytes));
     }
 }
 

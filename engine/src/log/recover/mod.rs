@@ -10,6 +10,7 @@
 //! are gone, and batches of the window that lie below where the replay began.
 
 mod aborted;
+mod begin;
 mod ends;
 mod files;
 pub(super) mod kept;
@@ -35,6 +36,9 @@ use crate::epochs::EpochCache;
 use crate::error::Result;
 use crate::index::{AbortedIndex, SegmentIndex};
 use crate::segment::scan::scan;
+pub(in crate::log) use begin::Begun;
+use begin::Resume;
+pub(in crate::log) use replay::Reach;
 use replay::View;
 
 /// Everything that recovery works on and leaves behind.
@@ -65,6 +69,8 @@ pub(super) struct Recovery<'a> {
     pub newest_used: Option<i64>,
     /// What the file of ours says of its offset.
     pub memory_offset: Option<i64>,
+    /// The checkpoint that the view began with, if any.
+    pub begun: Option<Begun>,
     pub snapshots_due: VecDeque<SnapshotDue>,
     /// Append times of replayed batches lie between this and now.
     pub append_floor_ms: i64,
@@ -146,6 +152,7 @@ impl<'a> Recovery<'a> {
             ahead_met: false,
             newest_used: None,
             memory_offset: None,
+            begun: None,
             snapshots_due: VecDeque::new(),
             append_floor_ms: i64::MIN,
             starts: Starts { doubt: i64::MAX, view: i64::MIN, kept: i64::MAX },
@@ -154,10 +161,16 @@ impl<'a> Recovery<'a> {
 
     /// Reads the directory; answers the log end.
     pub fn run(&mut self) -> Result<i64> {
+        let began_ns = self.clock.monotonic_ns();
         let opened = self.open_segments()?;
-        self.choose_starts(&opened)?;
+        let mut resume = self.begin_at_checkpoint(&opened)?;
+        let mut found = BTreeMap::new();
+        if resume.is_none() {
+            self.choose_starts(&opened)?;
+            found = self.find_aborted(&opened)?;
+        }
+        let began_ns = self.step_done("load", began_ns);
         let last_two: Vec<i64> = opened.iter().rev().take(2).map(|o| o.base).collect();
-        let mut found = self.find_aborted(&opened)?;
         let mut last_end = None;
         for mut opened in opened {
             let base = opened.base;
@@ -169,7 +182,7 @@ impl<'a> Recovery<'a> {
             self.check_gap(last_end, &opened)?;
             self.meet_ahead(base);
             let in_doubt = base >= self.starts.doubt;
-            if in_doubt && base <= self.bounds.log_start {
+            if in_doubt && base <= self.bounds.log_start && self.begun.is_none() {
                 self.keep_view(base);
             }
             if base <= self.bounds.log_start && opened.next_base.is_none_or(|next| next > self.bounds.log_start) {
@@ -186,7 +199,8 @@ impl<'a> Recovery<'a> {
             for txn in aborted.into_iter().flatten() {
                 self.aborted.push(txn);
             }
-            let (mut segment, goes_on) = self.recover_segment(opened, rebuild)?;
+            let resume = resume.take_if(|resume| resume.base_offset == base && in_doubt);
+            let (mut segment, goes_on) = self.recover_segment(opened, rebuild, resume)?;
             (segment.persisted, segment.aborted_stored) = (persisted, aborted_stored);
             last_end = Some(segment.next_offset);
             self.segments.insert(base, segment);
@@ -204,7 +218,21 @@ impl<'a> Recovery<'a> {
                 self.keep_view(end);
             }
         }
+        self.step_done("scan", began_ns);
         Ok(end)
+    }
+
+    /// Notes how long a step took; answers when the next one begins.
+    fn step_done(&mut self, name: &'static str, began_ns: u64) -> u64 {
+        let now_ns = self.clock.monotonic_ns();
+        self.report.steps.push((name, now_ns.saturating_sub(began_ns) as f64 / 1e6));
+        now_ns
+    }
+
+    /// Base of the first segment that a crash puts in doubt.
+    fn doubt(&self, opened: &[Opened], recovery_point: i64) -> i64 {
+        let doubtful = |o: &&Opened| !self.clean && o.next_base.is_none_or(|next| next > recovery_point);
+        opened.iter().find(doubtful).map_or(i64::MAX, |o| o.base)
     }
 
     fn path(&self, base: i64, kind: Kind) -> PathBuf {
@@ -214,8 +242,7 @@ impl<'a> Recovery<'a> {
     /// Loads the snapshots that the pass begins with, and says which batches it takes.
     fn choose_starts(&mut self, opened: &[Opened]) -> Result<()> {
         let Bounds { recovery_point, limit, log_start, .. } = self.bounds;
-        let doubtful = |o: &&Opened| !self.clean && o.next_base.is_none_or(|next| next > recovery_point);
-        let doubt = opened.iter().find(doubtful).map_or(i64::MAX, |o| o.base);
+        let doubt = self.doubt(opened, recovery_point);
         // As in Kafka: a crash leaves the log start at the value of its checkpoint, a clean load raises it to the data.
         let first_base = opened.first().map_or(log_start, |o| o.base);
         let start = if self.clean { log_start.max(first_base) } else { log_start };
@@ -226,9 +253,10 @@ impl<'a> Recovery<'a> {
             view = offset;
             (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
             self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
-            let (view, expired) = View::from_table(loaded.table, self.clock.now_ms(), self.config);
+            let (view, expired) = View::from_table(offset, loaded.table, self.clock.now_ms(), self.config);
             (self.view, self.kept) = (view, expired);
         }
+        self.view.reach.complete_from = view;
         self.starts = Starts { doubt, view, kept: i64::MAX };
         self.ahead = self.newest_memory(limit)?;
         if !found {
@@ -247,15 +275,15 @@ impl<'a> Recovery<'a> {
     fn remember_at(&mut self, base: i64) {
         let newest = self.memory_offset.unwrap_or(-1).max(if self.starts.kept > base { -1 } else { self.starts.kept });
         if self.report.snapshot_offset.is_none() && base > newest && !self.kept.is_empty() {
-            let file = self.memory_file(base);
-            self.memory_offset = Some(base);
-            self.snapshots_due.push_back(SnapshotDue::ready(kept::MEMORY_FILE.to_owned(), file.bytes));
+            self.remember_in_file(base);
         }
     }
 
     /// Kafka's load leaves a snapshot at the bases of the last two segments and of those in doubt.
     fn snapshot_at(&mut self, base: i64) {
-        let stands = self.layout.snapshots.contains(&base) && base <= self.starts.doubt;
+        let known = self.layout.snapshots.contains(&base);
+        // What stands in front of a checkpoint's replay comes from the same memory.
+        let stands = known && (base <= self.starts.doubt || self.begun.is_some());
         if stands || base <= self.starts.view.max(self.bounds.log_start) {
             return;
         }
@@ -265,19 +293,27 @@ impl<'a> Recovery<'a> {
             sealed: None,
             log_id: None,
         };
-        let bytes = codec::encode(&mut self.remembered(base), &meta);
         let name = segment_file_name(base, Kind::Snapshot).to_string();
-        self.snapshots_due.push_back(SnapshotDue::ready(name, bytes));
-        if !self.layout.snapshots.contains(&base) {
+        self.snapshots_due.push_back(match self.begun {
+            // Producers may be missing: it is written when all are there.
+            Some(_) => SnapshotDue::view(name, self.view.producers.freeze(), meta),
+            None => SnapshotDue::ready(name, codec::encode(&mut self.remembered(base), &meta)),
+        });
+        if !known {
             self.layout.snapshots.push(base);
             self.layout.snapshots.sort_unstable();
         }
     }
 
     /// Reads what has to be read of one segment. Breaks if nothing behind it belongs to the log.
-    fn recover_segment(&mut self, mut opened: Opened, rebuild: Rebuild) -> Result<(Segment, ControlFlow<()>)> {
+    fn recover_segment(
+        &mut self,
+        mut opened: Opened,
+        rebuild: Rebuild,
+        resume: Option<Resume>,
+    ) -> Result<(Segment, ControlFlow<()>)> {
         let base = opened.base;
-        let index = opened.index.take().filter(|_| !rebuild.index);
+        let index = if rebuild.index { None } else { opened.index.take() };
         let from = self.starts.view.min(self.starts.kept);
         // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
         let start = match &index {
@@ -302,8 +338,16 @@ impl<'a> Recovery<'a> {
             aborted_stored: 0,
             has_index_files: !rebuild.index,
         };
+        let (mut start, mut expected) = (start, base);
+        if let Some(resume) = resume {
+            (start, expected) = (resume.position, resume.next_offset);
+            segment.index = resume.index;
+            // Stale, as while the log ran.
+            segment.has_index_files = opened.index.is_some();
+            resume.aborted.into_iter().for_each(|txn| self.aborted.push(txn));
+        }
         let file = opened.file.clone();
-        let end = scan(&*file, start, opened.length, base, |position, view| {
+        let end = scan(&*file, start, opened.length, expected, |position, view| {
             self.take_batch(&mut segment, position, &view, rebuild)?;
             Ok(ControlFlow::Continue(()))
         })?;

@@ -3,7 +3,7 @@
 use oncelog_formats::BatchView;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{
-    AdmitOptions, Incoming, OpenTxns, Origin, ProducerEntry, ProducerTable, Refusal, Verdict, absorb, admit,
+    AdmitOptions, Incoming, OpenTxns, Origin, ProducerTable, Refusal, Update, Verdict, absorb, admit,
 };
 
 use super::{Rebuild, Recovery};
@@ -17,19 +17,38 @@ use crate::segment::incoming;
 pub(in crate::log) struct View {
     pub producers: ProducerTable,
     pub txns: OpenTxns,
+    pub reach: Reach,
+}
+
+/// Which batches count in what is known of transactions: what lies before may have been forgotten, as Kafka does.
+#[derive(Clone, Copy, Default)]
+pub(in crate::log) struct Reach {
+    /// Every batch from here on.
+    pub complete_from: i64,
+    /// The first one by which the producers used transactions; 0 if that is not known.
+    pub transactional_from: Option<i64>,
 }
 
 impl View {
-    /// What a snapshot says, less what has expired since, and that.
-    pub fn from_table(mut producers: ProducerTable, now_ms: i64, config: &Config) -> (Self, ProducerTable) {
+    /// What a snapshot at `offset` says, less what has expired since, and that.
+    pub fn from_table(
+        offset: i64,
+        mut producers: ProducerTable,
+        now_ms: i64,
+        config: &Config,
+    ) -> (Self, ProducerTable) {
         let mut expired = ProducerTable::new();
-        let age_ms = |entry: &ProducerEntry| now_ms.saturating_sub(entry.last_append_ms);
-        for (id, entry) in producers.iter().filter(|(_, entry)| age_ms(entry) >= config.producer_id_expiration_ms) {
+        for (id, entry) in producers.expire(now_ms, config.producer_id_expiration_ms) {
             expired.put(id, entry);
         }
-        producers.expire(now_ms, config.producer_id_expiration_ms);
-        let txns = OpenTxns::from_table(&producers);
-        (Self { producers, txns }, expired)
+        let (mut txns, mut transactional_from) = (OpenTxns::new(), None);
+        for (id, entry) in producers.iter() {
+            entry.txn_first_offset.into_iter().for_each(|first| txns.start(id, first));
+            if entry.coordinator_epoch >= 0 || entry.txn_first_offset.is_some() {
+                transactional_from = Some(0);
+            }
+        }
+        (Self { producers, txns, reach: Reach { complete_from: offset, transactional_from } }, expired)
     }
 
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported. Answers the
@@ -47,11 +66,14 @@ impl View {
         let (update, completed, started_txn) = match admit(&known, None, None, batch, &options) {
             Verdict::Append { update, completed, started_txn, .. } => (update, completed, started_txn),
             Verdict::Refuse(refusal) => {
-                self.producers.apply(id, &absorb(&known.standing, batch, append_ms), hint);
+                let update = absorb(&known.standing, batch, append_ms);
+                self.note_transactional(&update, batch.first_offset);
+                self.producers.apply(id, &update, hint);
                 return Err(refusal);
             }
             Verdict::Duplicate(_) => return Ok(None),
         };
+        self.note_transactional(&update, batch.first_offset);
         self.producers.apply(id, &update, hint);
         if started_txn {
             self.txns.start(batch.producer_id, batch.first_offset);
@@ -64,6 +86,12 @@ impl View {
             last_offset: completed.last_offset,
             last_stable_offset,
         }))
+    }
+
+    fn note_transactional(&mut self, update: &Update, offset: i64) {
+        if update.standing.uses_transactions() {
+            self.reach.transactional_from.get_or_insert(offset);
+        }
     }
 }
 
@@ -96,6 +124,7 @@ impl Recovery<'_> {
             self.report.batches_replayed += 1;
             self.meet_ahead(header.base_offset);
             let append_ms = self.append_ms(segment);
+            self.supply_for(batch.producer_id)?;
             self.replay(&batch, append_ms, counts, rebuild.aborted);
         }
         Ok(())
