@@ -199,3 +199,24 @@ fn unreadable_snapshots_are_kept_aside_and_rebuilt() {
     }
     must_know_transactions(&place, &before, "unreadable snapshots");
 }
+
+/// Kafka recovers segments that have no index before all others. If a crash left some indexes and no leader epochs, it would
+/// take the epoch of the first segment without one for the log's first.
+#[test]
+fn no_index_is_on_disk_before_the_leader_epochs_of_its_segment() {
+    let place = Place::on_disk();
+    let (_engine, log) = place.open(&config());
+    for sequence in 0..RECORDS {
+        let batch = single(7, sequence, 50);
+        log.append_wait(Append { leader_epoch: sequence / 30, ..Append::client(&batch) }).expect("stored");
+    }
+    let segments = segment_files(&place.dir);
+    assert!(segments.len() > 4);
+    // The third index cannot be written: as if a crash came just before it.
+    let third = segments[2].with_extension("index.tmp");
+    std::fs::create_dir(&third).expect("in the way");
+    log.drive().expect_err("one index cannot be written");
+    assert!(segments[1].with_extension("index").exists() && !segments[3].with_extension("index").exists());
+    let epochs = std::fs::read_to_string(place.file("leader-epoch-checkpoint")).expect("there");
+    assert_eq!(epochs.lines().nth(1), Some("4"), "{epochs}");
+}

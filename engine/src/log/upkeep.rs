@@ -125,7 +125,8 @@ impl Shared {
         self.persist_epochs()
     }
 
-    /// Indexes of every sealed segment that are not on disk yet, and some file for the active one.
+    /// Indexes of every sealed segment that are not on disk yet, and some file for the active one. Behind the leader epochs
+    /// of what they cover: Kafka recovers segments without an index before all others and takes their epochs for the first.
     fn persist_sealed(&self) -> Result<()> {
         loop {
             let (base, files, aborted) = {
@@ -140,6 +141,7 @@ impl Shared {
                 let base = segment.base_offset;
                 (base, self.index_files(&state, base), state.aborted_in_segment(base).len())
             };
+            self.persist_epochs()?;
             let has_txn_index = files.len() > 2;
             for file in files {
                 self.device.write_small(&file.path, &file.bytes)?;
