@@ -133,20 +133,34 @@ impl Place {
     }
 }
 
-/// Opens a log for reading, changing nothing on disk and taking no lock.
+/// Opens a log for reading, changing nothing on disk and taking no lock. Damage that recovery must not cut off is told on
+/// standard error: what is shown then is not all that was promised.
 pub fn open_for_reading(place: &Place) -> CliResult<(Engine, Log)> {
+    let opened = open_overlaid(place)?;
+    for damage in &opened.1.report().damage {
+        eprintln!("oncelog: damaged: {damage}");
+    }
+    Ok(opened)
+}
+
+/// As [`open_for_reading`], for a caller that reports damage itself.
+pub fn open_overlaid(place: &Place) -> CliResult<(Engine, Log)> {
     let device: Arc<dyn Device> = Arc::new(OverlayDevice::new(open_device(DeviceKind::Blocking)?));
     let options = EngineOptions { device: Some(device), driver: false, ..EngineOptions::default() };
-    let engine = Engine::open(&place.data_directory, options)?;
-    let log = engine.log(&place.name, OpenOptions::default())?;
-    Ok((engine, log))
+    open(place, options, OpenOptions::default())
 }
 
 /// Opens a log for real: takes the lock, recovers, writes.
 pub fn open_for_writing(place: &Place, kind: DeviceKind, options: OpenOptions) -> CliResult<(Engine, Log)> {
-    let engine = Engine::open(&place.data_directory, EngineOptions { device_kind: kind, ..EngineOptions::default() })?;
-    let log = engine.log(&place.name, options)?;
-    Ok((engine, log))
+    open(place, EngineOptions { device_kind: kind, ..EngineOptions::default() }, options)
+}
+
+fn open(place: &Place, engine: EngineOptions, log: OpenOptions) -> CliResult<(Engine, Log)> {
+    while_waiting("opening", || {
+        let engine = Engine::open(&place.data_directory, engine)?;
+        let log = engine.log(&place.name, log)?;
+        Ok((engine, log))
+    })
 }
 
 /// The device named on the command line.
@@ -219,8 +233,20 @@ pub fn byte_bar(total: u64, what: &'static str) -> ProgressBar {
 
 /// A counter for work of unknown length on standard error; silent where that is no terminal.
 pub fn spinner(what: &'static str) -> ProgressBar {
+    spinning(what, "{spinner} {msg} {human_pos} {elapsed}")
+}
+
+/// Something to look at while `work` runs, which cannot be counted.
+pub fn while_waiting<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let bar = spinning(what, "{spinner} {msg} {elapsed}");
+    let done = work();
+    bar.finish_and_clear();
+    done
+}
+
+fn spinning(what: &'static str, template: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what);
-    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} {elapsed}");
+    let style = ProgressStyle::with_template(template);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

@@ -6,7 +6,7 @@
 
 mod table;
 
-use crate::common::{CliError, CliResult, Outcome, Output, Place};
+use crate::common::{CliError, CliResult, Outcome, Output, Place, while_waiting};
 use crate::document;
 use clap::Args;
 use oncelog::{Config, ConfigError, Engine, EngineOptions, Error, OpenOptions, SnapshotState};
@@ -14,9 +14,12 @@ use oncelog_device::{Device, DeviceKind, ManualClock, OverlayDevice, open_device
 use oncelog_formats::file_name::{Kind, Suffix, parse_file_name};
 use oncelog_formats::snapshot::SnapshotFile;
 use serde_json::{Map, Value, json};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+const PROPERTIES_LIMIT_BYTES: u64 = 1 << 20;
+/// As much as opening takes in.
+const SNAPSHOT_LIMIT_BYTES: u64 = 4 << 30;
 
 /// Shows everything about a log: segments, batches, indexes, producers, transactions, digests of what readers see.
 #[derive(Args, Debug)]
@@ -31,13 +34,15 @@ pub struct DumpArgs {
     dir: PathBuf,
 }
 
-/// Fine with a document, wrong where the engine refuses what is in the directory.
+/// Fine with a document, wrong where the engine refuses what is in the directory; an error where it cannot be read.
 pub fn run(args: &DumpArgs) -> CliResult {
     let Place { directory, data_directory, name } = Place::existing(&args.dir)?;
-    let config = config_beside(&data_directory)?;
-    let snapshots = stored_snapshots(&directory).map_err(|e| CliError::io(directory.display(), e))?;
+    let base = open_device(DeviceKind::Blocking)?;
+    let config = config_beside(&*base, &data_directory)?;
+    let snapshots = stored_snapshots(&*base, &directory)?;
     let mut output = Output::new();
-    let outcome = match open_and_describe(&data_directory, &name, config, &snapshots, args.now) {
+    let open = || open_and_describe(base, &data_directory, &name, config, &snapshots, args.now);
+    let outcome = match while_waiting("reading", open) {
         Ok(document) if args.json => {
             output.line(Value::Object(document))?;
             Outcome::Fine
@@ -48,6 +53,7 @@ pub fn run(args: &DumpArgs) -> CliResult {
             output.bytes(&text)?;
             Outcome::Fine
         }
+        Err(Error::Device(failure)) => return Err(Error::Device(failure).into()),
         Err(error) => {
             output.line(refusal(&error))?;
             Outcome::Wrong
@@ -63,13 +69,13 @@ fn refusal(error: &Error) -> Value {
 }
 
 fn open_and_describe(
+    base: Arc<dyn Device>,
     parent: &Path,
     name: &str,
     config: Config,
     snapshots: &[SnapshotState],
     now_ms: i64,
 ) -> Result<Map<String, Value>, Error> {
-    let base = open_device(DeviceKind::Blocking).map_err(|error| Error::Device(Arc::new(error)))?;
     let device: Arc<dyn Device> = Arc::new(OverlayDevice::new(base));
     let options = EngineOptions {
         device: Some(device),
@@ -87,14 +93,11 @@ fn open_and_describe(
 }
 
 /// Settings of `topic.properties` beside the directory; those that do not concern a log are left out.
-fn config_beside(parent: &Path) -> CliResult<Config> {
+fn config_beside(device: &dyn Device, parent: &Path) -> CliResult<Config> {
     let path = parent.join("topic.properties");
     let mut config = Config::default();
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config),
-        Err(error) => return Err(CliError::io(path.display(), error)),
-    };
+    let Some(bytes) = device.read_small(&path, PROPERTIES_LIMIT_BYTES)? else { return Ok(config) };
+    let text = String::from_utf8_lossy(&bytes);
     let settings = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '!']));
     for (name, value) in settings.filter_map(|line| line.split_once(['=', ':'])) {
         match config.set(name.trim(), value) {
@@ -106,14 +109,12 @@ fn config_beside(parent: &Path) -> CliResult<Config> {
 }
 
 /// The snapshot files as they lie on disk: opening tidies them.
-fn stored_snapshots(directory: &Path) -> io::Result<Vec<SnapshotState>> {
+fn stored_snapshots(device: &dyn Device, directory: &Path) -> CliResult<Vec<SnapshotState>> {
     let mut snapshots = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().and_then(parse_file_name) else { continue };
+    for entry in device.list(directory)? {
+        let Some(name) = parse_file_name(&entry.name) else { continue };
         if name.kind == Kind::Snapshot && name.suffix == Suffix::None {
-            let bytes = std::fs::read(entry.path())?;
+            let bytes = device.read_small(&directory.join(&entry.name), SNAPSHOT_LIMIT_BYTES)?.unwrap_or_default();
             let entries = SnapshotFile::decode(&bytes).map(|file| file.entries).map_err(|error| error.to_string());
             snapshots.push(SnapshotState { offset: name.base_offset, entries });
         }

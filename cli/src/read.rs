@@ -68,8 +68,12 @@ pub fn run(args: &ReadArgs) -> CliResult {
     let mut output = Output::new();
     let mut left = args.max.unwrap_or(u64::MAX);
     let mut from = args.from;
+    let mut outcome = Outcome::Fine;
     while left > 0 {
         let (_engine, log) = open_for_reading(&place)?;
+        if !log.report().damage.is_empty() {
+            outcome = Outcome::Wrong;
+        }
         from = Some(show(&log, from.unwrap_or_else(|| log.log_start_offset()), args, &mut output, &mut left)?);
         output.flush()?;
         match &mut changes {
@@ -77,7 +81,7 @@ pub fn run(args: &ReadArgs) -> CliResult {
             _ => break,
         }
     }
-    Ok(Outcome::Fine)
+    Ok(outcome)
 }
 
 /// Prints what there is from `from` on, and no more than is left; answers the offset to go on from.

@@ -10,7 +10,7 @@ mod indexes;
 mod segment;
 mod window;
 
-use crate::common::{CliError, CliResult, Outcome, Output, Place, byte_bar, open_for_reading};
+use crate::common::{CliError, CliResult, Outcome, Output, Place, byte_bar, open_overlaid};
 use clap::Args;
 use findings::Findings;
 use history::History;
@@ -283,7 +283,7 @@ impl Verify<'_> {
 
     /// Opens the log in memory: what the engine would not open, or open only in part, is wrong too.
     fn ask_the_engine(&mut self) {
-        match open_for_reading(self.place) {
+        match open_overlaid(self.place) {
             Ok((_engine, log)) => {
                 for damage in &log.report().damage {
                     let file =

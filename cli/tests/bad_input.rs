@@ -3,9 +3,17 @@
 use oncelog::{Append, Engine, EngineOptions, OpenOptions};
 use oncelog_formats::crc32c::crc32c;
 use oncelog_formats::{BatchBuilder, Compression};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// No command needs this long for what it is given here.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The commands that only look.
 const LOOKING: [&[&str]; 4] = [&["verify"], &["read", "--values"], &["producers"], &["dump", "--json"]];
@@ -32,9 +40,7 @@ fn a_file_or_a_wrong_name_for_a_directory_is_named() {
     std::fs::create_dir(&wrong).expect("a directory");
     for command in LOOKING.iter().copied().chain([&["recover"][..], &["append", "--producer", "a"]]) {
         for directory in [&file, &wrong] {
-            let output = look(command, directory, scratch.path());
-            assert_ne!(output.status.code(), Some(0), "{command:?}");
-            let said = text(&output);
+            let said = refused(command, directory, scratch.path());
             let name = directory.file_name().expect("a name").to_str().expect("UTF-8");
             assert!(said.contains(name), "{command:?}: {said}");
         }
@@ -54,18 +60,149 @@ fn an_empty_directory_is_no_log_to_verify() {
 
 #[test]
 fn a_directory_without_permission_is_named() {
-    if rustix::process::geteuid().is_root() {
-        eprintln!("skipped: root may read everything");
-        return;
-    }
     let log = Fixture::new();
     let log_file = log.first_segment();
     std::fs::set_permissions(&log_file, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("a change of mode");
-    for command in LOOKING {
+    let refused = |command: &&[&str]| {
         let output = run(command, &log.directory());
-        assert_ne!(output.status.code(), Some(0), "{command:?}");
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
         assert!(text(&output).contains("00000000000000000000.log"), "{command:?}: {}", text(&output));
+    };
+    // What this thread starts may not do without permissions, root's processes too.
+    let without_privilege = || {
+        for capability in [CapabilitySet::DAC_OVERRIDE, CapabilitySet::DAC_READ_SEARCH] {
+            let _not_ours_anyway = remove_capability_from_bounding_set(capability);
+        }
+        LOOKING.iter().chain([&["recover"][..]].iter()).for_each(refused);
+    };
+    std::thread::scope(|scope| scope.spawn(without_privilege).join()).expect("each is refused");
+}
+
+#[test]
+fn a_pipe_or_a_directory_in_a_files_place_is_named_and_not_waited_for() {
+    let kinds = ["log", "index", "timeindex", "snapshot"].map(|extension| Fixture::new().last_of(extension));
+    let beside = ["leader-epoch-checkpoint", "../recovery-point-offset-checkpoint", "../topic.properties"];
+    let names = kinds.iter().map(|path| path.file_name().expect("a name").to_str().expect("UTF-8")).chain(beside);
+    for name in names {
+        for make in ["mkfifo", "mkdir"] {
+            let log = Fixture::new();
+            let path = log.directory().join(name);
+            let _there_or_not = std::fs::remove_file(&path);
+            let made = Command::new(make).arg(&path).status().expect("a program of every system");
+            assert!(made.success(), "{make} {name}");
+            let plain = path.file_name().expect("a name").to_str().expect("UTF-8");
+            let said = LOOKING.map(|command| (command, run(command, &log.directory())));
+            assert!(path.exists() && !path.is_file(), "{make} {name} was touched");
+            // A directory of a segment's name is none; that the segment is missing is said.
+            let named =
+                said.iter().any(|(_, output)| text(output).contains(plain) || text(output).contains("promised"));
+            assert!(named, "{make} {name}: nobody names it");
+        }
     }
+}
+
+/// Files that Kafka wrote, damaged by chance: `ONCELOG_BAD_INPUT_SEEDS` sets how many times.
+#[test]
+fn random_damage_to_any_file_is_no_panic_and_changes_nothing() {
+    let seeds = std::env::var("ONCELOG_BAD_INPUT_SEEDS").map_or(60, |text| text.parse().expect("a number"));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/kafka/golden");
+    for seed in 0..seeds {
+        let mut chance = (seed + 1_u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let case = ["txn-mixed", "epochs", "unclean", "recompressed"][next(&mut chance) as usize % 4];
+        let scratch = tempfile::tempdir().expect("a directory");
+        let mut files = copy(&golden.join(case), scratch.path());
+        files.sort();
+        let file = &files[next(&mut chance) as usize % files.len()];
+        let what = damage(file, &mut chance);
+        for command in LOOKING.iter().copied().chain([&["transactions"][..], &["explain"]]) {
+            println!("{seed}: {command:?} {what} {}", file.display());
+            look(command, &scratch.path().join(format!("{case}-0")), scratch.path());
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for path in std::fs::read_dir(from).expect("a listing").map(|entry| entry.expect("an entry").path()) {
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            std::fs::create_dir(&target).expect("a directory");
+            files.extend(copy(&path, &target));
+        } else if path.extension().is_none_or(|extension| extension != "json") {
+            std::fs::copy(&path, &target).expect("a copy");
+            files.push(target);
+        }
+    }
+    files
+}
+
+fn damage(file: &Path, chance: &mut u64) -> String {
+    let mut bytes = std::fs::read(file).expect("a file");
+    let at = next(chance) as usize % bytes.len().max(1);
+    let what = match next(chance) % 5 {
+        0 => {
+            bytes.truncate(at);
+            format!("cut at {at}")
+        }
+        1 if !bytes.is_empty() => {
+            bytes[at] ^= 1 << (at % 8);
+            format!("a bit flipped at {at}")
+        }
+        2 if bytes.len() >= 4 => {
+            let gigantic = [0x7fff_ffff_u32, 0xffff_ffff, 0x8000_0000, 0x4000_0000][at % 4];
+            let at = at.min(bytes.len() - 4);
+            bytes[at..at + 4].copy_from_slice(&gigantic.to_be_bytes());
+            format!("{gigantic:#x} at {at}")
+        }
+        3 => {
+            bytes.iter_mut().for_each(|byte| *byte = next(chance) as u8);
+            "random bytes".to_owned()
+        }
+        _ => {
+            bytes.clear();
+            "emptied".to_owned()
+        }
+    };
+    std::fs::write(file, bytes).expect("written");
+    what
+}
+
+#[test]
+fn an_import_onto_a_full_disk_says_so_and_goes_on_when_there_is_space() {
+    let disk = tempfile::tempdir().expect("a directory");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(disk.path()).output();
+    if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no tmpfs to be mounted here: {mounted:?}");
+        return;
+    }
+    let story = std::panic::catch_unwind(|| {
+        let lines: String =
+            (0..100_000).map(|line| format!("line {line}, of about fifty bytes as lines go here\n")).collect();
+        let scratch = tempfile::tempdir().expect("a directory");
+        let input = scratch.path().join("lines");
+        std::fs::write(&input, &lines).expect("written");
+        let directory = disk.path().join("events-0");
+        let append = || {
+            let stdin = std::fs::File::open(&input).expect("there");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_oncelog"));
+            command.arg("append").arg(&directory).args(["--producer", "a"]).stdin(stdin).output().expect("a run")
+        };
+        let full = append();
+        assert_eq!(full.status.code(), Some(2), "{}", text(&full));
+        let said = text(&full);
+        assert!(said.contains("no space left") && said.contains("00000000000000000000.log"), "{said}");
+        let read = run(&["read", "--values"], &directory);
+        assert!(!read.stdout.is_empty() && lines.as_bytes().starts_with(&read.stdout), "what is stored stays readable");
+        assert_eq!(run(&["verify"], &directory).status.code(), Some(0));
+        let grown = Command::new("mount").args(["-o", "remount,size=64m"]).arg(disk.path()).status();
+        assert!(grown.is_ok_and(|status| status.success()));
+        let done = append();
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done));
+        assert!(run(&["read", "--values"], &directory).stdout == lines.as_bytes(), "each line once");
+    });
+    let unmounted = Command::new("umount").arg(disk.path()).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+    story.expect("the story holds");
 }
 
 #[test]
@@ -188,6 +325,13 @@ fn a_missing_segment_is_found() {
     let said = log.verify_finds_a_problem();
     assert!(said.contains("a segment is missing"), "{said}");
     log.all_look();
+    // Without its last segment a log ends early, which no reader may take for its end.
+    let log = Fixture::new();
+    std::fs::remove_file(log.files("log").pop().expect("a segment")).expect("a removed segment");
+    log.verify_finds_a_problem();
+    let output = log.look(&["read", "--values"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("was promised") && !output.stdout.is_empty(), "{}", text(&output));
 }
 
 #[test]
@@ -283,11 +427,33 @@ fn refused(command: &[&str], directory: &Path, tree: &Path) -> String {
 
 fn run(command: &[&str], directory: &Path) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_oncelog"));
-    let output =
-        program.arg(command[0]).arg(directory).args(&command[1..]).stdin(Stdio::null()).output().expect("a run");
+    program.arg(command[0]).arg(directory).args(&command[1..]).stdin(Stdio::null());
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child");
+    let id = Pid::from_child(&child);
+    let (finished, waiting) = mpsc::channel::<()>();
+    // One that waits for something for ever is ended, and fails by its status.
+    let watch = std::thread::spawn(move || {
+        if waiting.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            kill_process(id, Signal::KILL).expect("it still runs");
+        }
+    });
+    let (mut stdout, mut stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let errors = std::thread::spawn(move || drain(&mut stderr));
+    let stdout = drain(&mut stdout);
+    let stderr = errors.join().expect("read");
+    let status = child.wait().expect("ended");
+    drop(finished);
+    watch.join().expect("watched");
+    let output = Output { status, stdout, stderr };
     assert!(output.status.code().is_some_and(|code| code <= 2), "{command:?}: {} {}", output.status, text(&output));
     assert!(!text(&output).contains("panicked"), "{command:?}: {}", text(&output));
     output
+}
+
+fn drain(from: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).expect("read");
+    bytes
 }
 
 fn text(output: &Output) -> String {
