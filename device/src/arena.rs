@@ -4,6 +4,9 @@
 //! Registration pins the pages under an address. A buffer that was freed, and another allocated at the same address, would
 //! be written from the old pages; so what is registered is one mapping that nobody frees while a ring has it, and buffers
 //! are lent out of it. It is small because it counts against `RLIMIT_MEMLOCK`, once for each ring.
+//!
+//! Arenas that are not registered lend what the first has no room for, for another reason: the first touch of a page costs
+//! more than filling it, and memory that is cut anew for each size is touched once for all.
 #![expect(unsafe_code, reason = "lends disjoint parts of a mapping as mutable bytes")]
 
 use crate::huge_pages::HugePages;
@@ -39,6 +42,11 @@ impl Arena {
     pub(crate) fn holds(&self, bytes: &[u8]) -> bool {
         let within = bytes.as_ptr().addr().wrapping_sub(self.start().addr());
         within < ARENA_BYTES && bytes.len() <= ARENA_BYTES - within
+    }
+
+    /// Bytes that nobody has.
+    pub(crate) fn idle_bytes(&self) -> usize {
+        self.lent.lock().count_zeros() as usize * UNIT_BYTES
     }
 
     /// Lends `bytes`, a multiple of [`UNIT_BYTES`] but not zero; `None` where no such run is free. Holds whatever its last

@@ -3,7 +3,7 @@
 //! For one log with few writers it is as fast as a ring (`docs/performance.md`), and it works wherever files do; the ring
 //! adds depth for large writes. Both keep the same promises and write the same bytes.
 
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, BufferPool};
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::directory;
 use crate::host_file::{HostFile, Remarks};
@@ -51,6 +51,10 @@ impl Device for BlockingDevice {
 
     fn describe(&self) -> String {
         format!("blocking: pwritev2 on the calling thread, {}{}", self.why, self.remarks())
+    }
+
+    fn buffers(&self, keep_bytes: usize) -> BufferPool {
+        BufferPool::with_arenas(keep_bytes, None)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DeviceFile>> {

@@ -6,7 +6,7 @@
 //! fresh page costs microseconds.
 #![expect(unsafe_code, reason = "views a slice of aligned blocks as bytes")]
 
-use crate::arena::{Arena, Lease, UNIT_BYTES};
+use crate::arena::{ARENA_BYTES, Arena, Lease, UNIT_BYTES};
 use crate::device::BLOCK_BYTES;
 use crate::huge_pages::HugePages;
 use parking_lot::Mutex;
@@ -116,12 +116,13 @@ const CLASSES: usize = (MOST_POOLED_BYTES / LEAST_POOLED_BYTES).ilog2() as usize
 pub struct BufferPool {
     idle: Mutex<Idle>,
     keep_bytes: usize,
-    arena: Option<Arc<Arena>>,
+    /// Where [`LEASED_BYTES`] come from; `None`: from nowhere else than the rest.
+    arenas: Option<Mutex<Vec<Arc<Arena>>>>,
 }
 
-/// Buffers of these sizes are lent from the arena while it has room: smaller ones gain nothing, larger ones would take it
-/// whole and have huge pages of their own.
-const LEASED_BYTES: std::ops::RangeInclusive<usize> = UNIT_BYTES..=HUGE_FROM_BYTES / 2;
+/// Buffers of these sizes are lent from arenas, the earliest first: whatever size is in use now gets the memory that was in
+/// use last, in huge pages. Smaller ones gain nothing by it, larger ones have huge pages of their own.
+const LEASED_BYTES: std::ops::RangeInclusive<usize> = UNIT_BYTES..=ARENA_BYTES;
 
 #[derive(Debug, Default)]
 struct Idle {
@@ -132,21 +133,19 @@ struct Idle {
 impl BufferPool {
     /// Idle buffers of up to `keep_bytes` in all are kept.
     pub fn new(keep_bytes: usize) -> Self {
-        Self { idle: Mutex::default(), keep_bytes, arena: None }
+        Self { idle: Mutex::default(), keep_bytes, arenas: None }
     }
 
-    /// As [`BufferPool::new`], and some buffers are lent from memory that the device has registered.
-    pub(crate) fn with_arena(keep_bytes: usize, arena: Option<Arc<Arena>>) -> Self {
-        Self { arena, ..Self::new(keep_bytes) }
+    /// As [`BufferPool::new`], and large buffers are lent from arenas, of which the device may have registered the first.
+    pub(crate) fn with_arenas(keep_bytes: usize, first: Option<Arc<Arena>>) -> Self {
+        Self { arenas: Some(Mutex::new(first.into_iter().collect())), ..Self::new(keep_bytes) }
     }
 
     /// A buffer of at least `least_bytes`, a power of two long. **Its bytes are whatever its last user left**, zeroes if
     /// it is new.
     pub fn take(&self, least_bytes: usize) -> AlignedBuffer {
         let bytes = least_bytes.max(LEAST_POOLED_BYTES).next_power_of_two();
-        if LEASED_BYTES.contains(&bytes)
-            && let Some(lease) = self.arena.as_ref().and_then(|arena| arena.lend(bytes))
-        {
+        if let Some(lease) = self.lease(bytes) {
             return AlignedBuffer { memory: Memory::Leased(lease) };
         }
         if let Some(class) = class_of(bytes) {
@@ -159,18 +158,67 @@ impl BufferPool {
         AlignedBuffer::new(bytes)
     }
 
-    /// Gives a buffer back; one that is not of a pooled size, or one too many, is freed.
+    /// Gives a buffer back; one that is not of a pooled size is freed. Where that makes one too many, one of the size that
+    /// lies idle most is freed: what is in use now comes and goes, what was in use once must not keep it out.
     pub fn give(&self, buffer: AlignedBuffer) {
         if matches!(buffer.memory, Memory::Leased(_)) {
-            return;
+            drop(buffer);
+            return self.shed_arena();
         }
         let bytes = buffer.capacity_bytes();
         let Some(class) = class_of(bytes) else { return };
+        let mut freed = Vec::new();
         let mut idle = self.idle.lock();
-        if idle.bytes + bytes <= self.keep_bytes {
-            idle.bytes += bytes;
-            idle.classes[class].push(buffer);
+        idle.bytes += bytes;
+        idle.classes[class].push(buffer);
+        while idle.bytes > self.keep_bytes
+            && let Some(least_used) = idle.take_least_used()
+        {
+            freed.push(least_used);
         }
+        drop(idle);
+        // The kernel takes memory back without the lock.
+        drop(freed);
+    }
+}
+
+impl BufferPool {
+    fn lease(&self, bytes: usize) -> Option<Lease> {
+        if !LEASED_BYTES.contains(&bytes) {
+            return None;
+        }
+        let mut arenas = self.arenas.as_ref()?.lock();
+        if let Some(lease) = arenas.iter().find_map(|arena| arena.lend(bytes)) {
+            return Some(lease);
+        }
+        let arena = Arena::new()?;
+        let lease = arena.lend(bytes);
+        arenas.push(arena);
+        lease
+    }
+
+    /// Gives an arena back to the kernel if more than may lie idle does, and one is empty. The first stays.
+    fn shed_arena(&self) {
+        let Some(arenas) = &self.arenas else { return };
+        let mut arenas = arenas.lock();
+        let idle_bytes: usize = arenas.iter().map(|arena| arena.idle_bytes()).sum();
+        let empty = match idle_bytes > self.keep_bytes.max(ARENA_BYTES) {
+            true => arenas.iter().skip(1).rposition(|arena| arena.idle_bytes() == ARENA_BYTES),
+            false => None,
+        };
+        let shed = empty.map(|at| arenas.remove(at + 1));
+        drop(arenas);
+        drop(shed);
+    }
+}
+
+impl Idle {
+    fn take_least_used(&mut self) -> Option<AlignedBuffer> {
+        let bytes = |(class, buffers): &(usize, &mut Vec<AlignedBuffer>)| (buffers.len() * LEAST_POOLED_BYTES) << class;
+        let (_, most) = self.classes.iter_mut().enumerate().max_by_key(bytes)?;
+        let buffer = most.pop()?;
+        self.bytes -= buffer.capacity_bytes();
+        Some(buffer)
     }
 }
 
@@ -228,5 +276,28 @@ mod tests {
         pool.give(AlignedBuffer::new(64 << 20));
         assert_eq!(pool.idle.lock().bytes, 0);
         assert_eq!(pool.take(32 << 20).capacity_bytes(), 32 << 20);
+    }
+
+    #[test]
+    fn arenas_come_as_they_are_needed_and_go_when_they_lie_idle() {
+        let pool = BufferPool::with_arenas(ARENA_BYTES, None);
+        let count = || pool.arenas.as_ref().unwrap().lock().len();
+        let lent: Vec<_> = (0..5).map(|_| pool.take(ARENA_BYTES / 2)).collect();
+        assert_eq!((count(), lent[4].capacity_bytes()), (3, ARENA_BYTES / 2));
+        lent.into_iter().for_each(|buffer| pool.give(buffer));
+        assert_eq!(count(), 1);
+        let first = pool.take(UNIT_BYTES).as_slice().as_ptr();
+        assert_eq!(pool.take(2 * UNIT_BYTES).as_slice().as_ptr(), first, "another size has the same memory");
+    }
+
+    #[test]
+    fn sizes_that_were_in_use_once_do_not_keep_out_what_is_in_use_now() {
+        let pool = BufferPool::new(8 * BLOCK_BYTES);
+        (0..8).for_each(|_| pool.give(AlignedBuffer::new(BLOCK_BYTES)));
+        pool.give(AlignedBuffer::new(4 * BLOCK_BYTES));
+        assert_eq!(pool.idle.lock().bytes, 8 * BLOCK_BYTES);
+        assert_eq!(pool.idle.lock().classes[class_of(4 * BLOCK_BYTES).unwrap()].len(), 1);
+        pool.give(AlignedBuffer::new(16 * BLOCK_BYTES));
+        assert_eq!(pool.idle.lock().bytes, 8 * BLOCK_BYTES, "one that is larger than all may be does not stay");
     }
 }

@@ -17,10 +17,13 @@
 //!
 //! Calls block until done, and the kernel reads no buffer after the call has returned. That was chosen over a
 //! submit/complete interface because one log has at most one group in flight: the depth comes from splitting a large
-//! write inside the device, and no buffer's life ever depends on a caller that drops a future.
+//! write inside the device, and no buffer's life ever depends on a caller that drops a future. The exception is a thread
+//! that serves many logs: a [`Lane`] has one write of each on the way, and owns what the kernel reads until it has landed.
 
 use crate::buffers::{AlignedBuffer, BufferPool};
 use crate::error::DeviceError;
+use crate::uring::Lane;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,6 +93,11 @@ pub trait Device: Send + std::marker::Sync {
     /// A pool that keeps up to `keep_bytes` of idle buffers. Any buffer may be written; those from here may cost less.
     fn buffers(&self, keep_bytes: usize) -> BufferPool {
         BufferPool::new(keep_bytes)
+    }
+
+    /// For one thread that has the writes of many files on the way at once; `None` where that gains nothing.
+    fn lane(&self) -> Option<Lane> {
+        None
     }
 
     /// Opens a file for block writes and reads.
@@ -168,6 +176,12 @@ pub trait DeviceFile: Send + std::marker::Sync {
     /// Writes `buffer[..length]` at `position`, both multiples of [`BLOCK_BYTES`], inside the prepared length.
     /// On return, even with an error, nothing reads the buffer any more.
     fn write(&self, position: u64, buffer: &AlignedBuffer, length: usize, sync: Sync) -> Result<()>;
+
+    /// Checks a write of `length` bytes from a buffer of `available` as [`DeviceFile::write`] does, and answers where a
+    /// [`Lane`] may send it; `None`: to [`DeviceFile::write`] alone.
+    fn direct_target(&self, _position: u64, _available: usize, _length: usize) -> Result<Option<BorrowedFd<'_>>> {
+        Ok(None)
+    }
 
     /// Makes everything written so far survive the loss of power, with the size.
     fn sync(&self) -> Result<()>;

@@ -43,4 +43,4 @@ pub use memory::{MemoryDevice, SectorDamage};
 pub use overlay::OverlayDevice;
 pub use probe::MachineReport;
 pub use record::RecordDevice;
-pub use uring::UringDevice;
+pub use uring::{Bell, LANE_DEPTH, Lane, LaneWrite, UringDevice};

@@ -14,6 +14,7 @@ use crate::atomic::AtomicBatch;
 use crate::atomic::ledger::{DECISIONS_LOG, Ledger};
 use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, NO_BROKER_EPOCH};
+use crate::committer;
 use crate::error::{Error, Result};
 use crate::log::open::Context;
 use crate::log::{Log, OpenOptions, Shared};
@@ -26,6 +27,9 @@ const DRIVER_PAUSE: Duration = Duration::from_millis(20);
 const PREPARER_PAUSE: Duration = Duration::from_millis(200);
 /// How often the driver writes the checkpoint files.
 const CHECKPOINT_PAUSE_NS: u64 = 5_000_000_000;
+
+/// So many committer threads where a device takes one write from one thread at a time.
+const COMMITTERS_WITHOUT_LANE: usize = 4;
 
 /// Default of [`EngineOptions::tail_bytes`].
 const TAIL_BYTES: usize = 32 << 20;
@@ -118,7 +122,10 @@ impl Engine {
             clean,
         };
         let logs = Arc::new(Mutex::new(BTreeMap::new()));
-        let ledger = Arc::new(Ledger::new(context.background.is_some()));
+        let ledger = Arc::new(Ledger::new(
+            context.background.as_ref().and_then(|_| context.device.lane()),
+            context.background.clone(),
+        ));
         let mut engine = Self { dir, context, logs, ledger, threads: Vec::new(), _lock: lock };
         if engine.directories()?.contains(DECISIONS_LOG) {
             engine.open_decisions()?;
@@ -277,7 +284,6 @@ impl Engine {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        self.ledger.helpers.stop();
     }
 }
 
@@ -297,13 +303,11 @@ fn spawn_threads(
 ) -> Result<Vec<JoinHandle<()>>> {
     let Some(background) = &context.background else { return Ok(Vec::new()) };
     let at = || background.clone();
-    let (committer, preparer, driver) = (at(), at(), at());
+    let (preparer, driver) = (at(), at());
     let (spares, clock) = (context.spares.clone(), context.clock.clone());
     let (logs, ledger) = (logs.clone(), ledger.clone());
-    Ok(vec![
-        spawn("oncelog-committer", move || {
-            committer.serve(&committer.commits, None, |log| tell(log, log.commit_asked()), || {});
-        })?,
+    let mut threads = spawn_committers(context, background)?;
+    threads.extend([
         spawn("oncelog-preparer", move || {
             let prepare = || while spares.step().inspect_err(say_no_spares).unwrap_or(false) {};
             preparer.serve(
@@ -337,7 +341,19 @@ fn spawn_threads(
             };
             driver.serve(&driver.driver, Some(DRIVER_PAUSE), |_| {}, round);
         })?,
-    ])
+    ]);
+    Ok(threads)
+}
+
+/// One with a lane, or several that carry one group each.
+fn spawn_committers(context: &Context, background: &Arc<Background>) -> Result<Vec<JoinHandle<()>>> {
+    let mut lane = context.device.lane();
+    let count = if lane.is_some() { 1 } else { COMMITTERS_WITHOUT_LANE };
+    let one = |_| {
+        let (background, clock, lane) = (background.clone(), context.clock.clone(), lane.take());
+        spawn("oncelog-committer", move || committer::serve(&background, &*clock, lane))
+    };
+    (0..count).map(one).collect()
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

@@ -10,6 +10,7 @@ mod atomic;
 mod background;
 mod bytes;
 mod checkpoints;
+mod committer;
 pub mod config;
 mod engine;
 pub mod epochs;

@@ -2,6 +2,7 @@
 
 mod denied_ring;
 mod full;
+mod lane;
 mod locks;
 mod refusals;
 mod registered;

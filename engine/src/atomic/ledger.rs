@@ -9,13 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use oncelog_device::Lane;
 use oncelog_formats::control::end_txn_marker_batch;
 use oncelog_formats::{BatchBuilder, Batches};
 use oncelog_snapshot::Origin;
 use parking_lot::Mutex;
 
 use super::decision::{self, Part};
-use super::helpers::Helpers;
+use crate::background::Background;
+use crate::committer::{Flights, commit_in_order};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::log::{Ack, Append, Isolation, Log, OpenOptions, Read, Shared};
@@ -66,13 +68,32 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
-    pub(crate) helpers: Helpers,
-    pub(super) with_threads: bool,
+    /// Carries the parts of a batch together, for one batch at a time.
+    flights: Option<Mutex<Flights>>,
+    /// The engine's threads, if it has any.
+    background: Option<Arc<Background>>,
 }
 
 impl Ledger {
-    pub fn new(with_threads: bool) -> Self {
-        Self { with_threads, ..Self::default() }
+    pub fn new(lane: Option<Lane>, background: Option<Arc<Background>>) -> Self {
+        Self { flights: lane.map(|lane| Mutex::new(Flights::new(lane))), background, ..Self::default() }
+    }
+
+    /// Makes each of these appends durable, at the same time where the device and the engine's threads allow it; the first
+    /// failure if there is one, and only when all have come to an end.
+    pub fn sync(&self, parts: &[(Arc<Shared>, u64)]) -> Result<()> {
+        if let Some(flights) = self.flights.as_ref().filter(|_| parts.len() > 1)
+            && let Some(mut flights) = flights.try_lock()
+        {
+            return flights.commit(parts);
+        }
+        if let Some(background) = &self.background {
+            for (log, number) in parts.iter().skip(1) {
+                log.note_durable_wanted(*number);
+            }
+            background.commits.ask_all(parts.iter().skip(1).map(|(log, _)| Arc::downgrade(log)));
+        }
+        commit_in_order(parts)
     }
 
     /// Settings of the decisions' log: nothing goes but what [`Ledger::trim`] lets go.
@@ -196,7 +217,7 @@ impl Ledger {
             match append_marker(&part.log, producer_id, commit, Ack::Accepted) {
                 Ok(ticket) => {
                     part.marker = Some((ticket.expected().base_offset, ticket.number()));
-                    part.log.want_durable(ticket.number());
+                    part.log.want_durable_soon(ticket.number());
                 }
                 Err(error) => tracing::warn!(%error, log = part.log.name(), "a marker has to wait"),
             }

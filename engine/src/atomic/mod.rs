@@ -2,7 +2,6 @@
 //! coordinator. `docs/transactions.md` says what that means for readers and why it is done like this.
 
 mod decision;
-mod helpers;
 pub(crate) mod ledger;
 
 use std::sync::Arc;
@@ -128,7 +127,7 @@ impl AtomicBatch {
         }
         let appends: Vec<_> = parts.iter().map(|part| (part.marked.log.clone(), part.number)).collect();
         let marked: Vec<Marked> = parts.into_iter().map(|part| part.marked).collect();
-        if let Err(error) = self.ledger.helpers.sync(&appends, self.ledger.with_threads) {
+        if let Err(error) = self.ledger.sync(&appends) {
             self.ledger.conclude(None, self.producer_id, false, marked);
             return Err(error);
         }

@@ -3,11 +3,12 @@
 //! A duplicate or refused append has no side effect: it neither rolls a segment nor writes a leader epoch (Kafka does
 //! both). Space is made sure of before anything changes, so a full disk refuses an append and never half of one.
 
+use parking_lot::MutexGuard;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use oncelog_formats::batch::stamp;
-use oncelog_formats::{BatchHeader, BatchView};
+use oncelog_formats::{BatchHeader, BatchView, Compression};
 use oncelog_snapshot::{AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Update, Verdict, admit};
 
 use super::Shared;
@@ -50,12 +51,40 @@ struct Change {
     clears_verification: bool,
 }
 
+/// An append in its place, with the lock still held.
+struct Ordered<'a> {
+    state: MutexGuard<'a, State>,
+    number: u64,
+    ack: Ack,
+    answer: Appended,
+}
+
 impl Shared {
+    /// Orders an append; who holds the ticket waits for it later.
     pub(crate) fn append(self: &Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
-        self.try_append(append).inspect_err(|error| self.metrics.count_refused(error))
+        let Ordered { mut state, number, ack, answer } = self.order(append)?;
+        if ack != Ack::Accepted {
+            self.see_to_commit(&mut state, number, ack);
+        }
+        self.bound_staged(state, ack)?;
+        Ok(Ticket::new(self.clone(), number, ack, answer))
     }
 
-    fn try_append(self: &Arc<Self>, append: &Append<'_>) -> Result<Ticket> {
+    /// Orders an append and waits for it, without letting go of the lock in between: nobody else would want it now.
+    pub(crate) fn append_wait(self: &Arc<Self>, append: &Append<'_>) -> Result<Appended> {
+        let Ordered { state, number, ack, answer } = self.order(append)?;
+        match ack {
+            Ack::Accepted => self.bound_staged(state, ack)?,
+            _ => self.commit_from(state, number, ack)?,
+        }
+        Ok(answer)
+    }
+
+    fn order(&self, append: &Append<'_>) -> Result<Ordered<'_>> {
+        self.try_order(append).inspect_err(|error| self.metrics.count_refused(error))
+    }
+
+    fn try_order(&self, append: &Append<'_>) -> Result<Ordered<'_>> {
         let config = self.config();
         let now_ms = self.clock.now_ms();
         let set = validate::check_set(append.batches, append.origin, append.leader_epoch, &config)?;
@@ -75,27 +104,33 @@ impl Shared {
             let id = view.header().producer_id;
             return Err(Error::InvalidRequest(format!("producer id {id} is kept for atomic batches")));
         }
-        if let Some(ticket) = self.early_duplicate(&incoming(&view)?, append)? {
-            return Ok(ticket);
+        let batch = incoming(&view)?;
+        if view.header().compression() != Ok(Compression::None)
+            && let Some(answered) = self.early_duplicate(&batch, append)?
+        {
+            return Ok(answered);
         }
-        let valid = validate::validate(view, append.origin, &config, now_ms)?;
+        let valid = match validate::validate(view, append.origin, &config, now_ms) {
+            Ok(valid) => valid,
+            Err(error) => return self.early_duplicate(&batch, append)?.ok_or_else(|| error.into()),
+        };
         let stored = BatchView::new(&valid.bytes).expect("the validator hands out whole batches");
         let (header, incoming) = (*stored.header(), incoming(&stored)?);
         let mut candidate = Candidate { bytes: valid.bytes, header, incoming, change: None };
         self.admit_and_stage(append, std::slice::from_mut(&mut candidate), true, valid.log_append_time, now_ms)
     }
 
-    /// A retry is recognised right behind its checksum, before anything expensive and whatever has changed since.
-    fn early_duplicate(self: &Arc<Self>, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ticket>> {
+    /// A retry is recognised right behind its checksum, before it is decompressed, and whatever else is wrong with it by now.
+    fn early_duplicate(&self, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ordered<'_>>> {
         let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
         let state = self.state_with(batch.producer_id)?;
         state.check_usable()?;
         let (known, _) = look(&state, &batch);
-        Ok(known.repeated.map(|meta| self.duplicate(&state, &meta, append.ack)))
+        Ok(known.repeated.map(|meta| self.duplicate(state, &meta, append.ack)))
     }
 
     /// The first answer again, once the first copy is as durable as this caller asks for.
-    fn duplicate(self: &Arc<Self>, state: &State, meta: &BatchMeta, ack: Ack) -> Ticket {
+    fn duplicate<'a>(&self, state: MutexGuard<'a, State>, meta: &BatchMeta, ack: Ack) -> Ordered<'a> {
         self.metrics.count_duplicate();
         let answer = Appended {
             outcome: Outcome::Duplicate,
@@ -105,45 +140,45 @@ impl Shared {
             log_start_offset: state.log_start,
         };
         let number = if meta.last_offset < state.progress.durable_offset { 0 } else { state.progress.accepted };
-        Ticket::new(self.clone(), number, ack, answer)
+        Ordered { state, number, ack, answer }
     }
 
     /// The answer to an empty set.
-    fn nothing(self: &Arc<Self>) -> Ticket {
-        let log_start_offset = self.state.lock().log_start;
+    fn nothing(&self) -> Ordered<'_> {
+        let state = self.state.lock();
         let answer = Appended {
             outcome: Outcome::Nothing,
             base_offset: -1,
             last_offset: -1,
             log_append_time: -1,
-            log_start_offset,
+            log_start_offset: state.log_start,
         };
-        Ticket::new(self.clone(), 0, Ack::Accepted, answer)
+        Ordered { state, number: 0, ack: Ack::Accepted, answer }
     }
 
     fn admit_and_stage(
-        self: &Arc<Self>,
+        &self,
         append: &Append<'_>,
         candidates: &mut [Candidate<'_>],
         assigns: bool,
         log_append_time: i64,
         now_ms: i64,
-    ) -> Result<Ticket> {
+    ) -> Result<Ordered<'_>> {
         let size_bytes: usize = candidates.iter().map(|c| c.bytes.len()).sum();
         loop {
             let mut state = self.state.lock();
-            state.check_writable()?;
+            state.check_usable()?;
             let mut ids = candidates.iter().flat_map(|candidate| &candidate.incoming).map(|batch| batch.producer_id);
             if let Some(page) = ids.find_map(|id| state.producers.missing_page(id)) {
                 self.supply_pages(state, page, 1)?;
                 continue;
             }
-            place(&state, candidates, assigns, append.leader_epoch)?;
-            if size_bytes as u64 > state.config.segment_bytes {
-                return Err(Error::RecordListTooLarge { size_bytes, segment_bytes: state.config.segment_bytes });
+            if let Err(error) = may_be_stored(&state, candidates, assigns, append.leader_epoch, size_bytes) {
+                drop(state);
+                return self.early_duplicate(&candidates[0].incoming, append)?.ok_or(error);
             }
             if let Decision::Duplicate(meta) = decide(&state, candidates, append, now_ms)? {
-                return Ok(self.duplicate(&state, &meta, append.ack));
+                return Ok(self.duplicate(state, &meta, append.ack));
             }
             let (first, last) =
                 (candidates[0].header.base_offset, candidates[candidates.len() - 1].header.last_offset());
@@ -167,34 +202,34 @@ impl Shared {
             let ack = if state.flush_is_due() { Ack::Durable } else { append.ack };
             let number = state.progress.accepted;
             self.ask_for_space(&mut state);
-            let helps = self.see_to_commit(&mut state, ack);
-            drop(state);
-            if let Some(number) = helps {
-                self.commit(number, Ack::Written)?;
-            }
-            return Ok(Ticket::new(self.clone(), number, ack, answer));
+            return Ok(Ordered { state, number, ack, answer });
         }
     }
 
-    /// Has what was staged carried on its way where its caller may not come to wait for it soon. Answers up to which append
-    /// the caller must wait, where too much is staged.
-    fn see_to_commit(self: &Arc<Self>, state: &mut State, ack: Ack) -> Option<u64> {
-        let staged_bytes = state.staging.pending_bytes();
-        if ack != Ack::Accepted {
-            // A thread that appends again before it waits drives several tickets: they need not wait for it.
-            let (thread, number) = (this_thread(), state.progress.accepted);
-            let (last_thread, last_number) = std::mem::replace(&mut state.progress.last_append, (thread, number));
-            if thread == last_thread && state.progress.written < last_number {
-                if ack == Ack::Durable {
-                    state.progress.durable_wanted = number;
-                }
-                self.ask_committer(state);
+    /// Has what was staged carried on its way where its caller may not come to wait for it soon: a thread that appends again
+    /// before it waits drives several tickets, and they need not wait for it.
+    fn see_to_commit(&self, state: &mut State, number: u64, ack: Ack) {
+        let thread = this_thread();
+        let (last_thread, last_number) = std::mem::replace(&mut state.progress.last_append, (thread, number));
+        if thread == last_thread && state.progress.written < last_number {
+            if ack == Ack::Durable {
+                state.progress.durable_wanted = state.progress.durable_wanted.max(number);
             }
-        } else if staged_bytes > STAGED_PLENTY_BYTES {
             self.ask_committer(state);
         }
-        let flight = state.progress.flight.as_ref().map(|flight| flight.number);
-        (staged_bytes > STAGED_LIMIT_BYTES).then_some(flight.unwrap_or(state.progress.accepted))
+    }
+
+    /// Where much is staged that nobody waits for, the committer is asked to begin; where too much is, the caller waits.
+    fn bound_staged(&self, mut state: MutexGuard<'_, State>, ack: Ack) -> Result<()> {
+        let staged_bytes = state.staging.pending_bytes();
+        if ack == Ack::Accepted && staged_bytes > STAGED_PLENTY_BYTES {
+            self.ask_committer(&mut state);
+        }
+        if staged_bytes <= STAGED_LIMIT_BYTES {
+            return Ok(());
+        }
+        let number = state.progress.flight.as_ref().map_or(state.progress.accepted, |flight| flight.number);
+        self.commit_from(state, number, Ack::Written)
     }
 
     /// Stages the set and lets everything in memory follow. Nothing in here can fail.
@@ -230,6 +265,23 @@ impl Shared {
 fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+/// Everything that speaks against the set but what its producers say.
+fn may_be_stored(
+    state: &State,
+    candidates: &mut [Candidate<'_>],
+    assigns: bool,
+    leader_epoch: i32,
+    size_bytes: usize,
+) -> Result<()> {
+    state.check_writable()?;
+    place(state, candidates, assigns, leader_epoch)?;
+    let segment_bytes = state.config.segment_bytes;
+    if size_bytes as u64 > segment_bytes {
+        return Err(Error::RecordListTooLarge { size_bytes, segment_bytes });
+    }
+    Ok(())
 }
 
 /// Gives each batch its offsets and leader epoch, or checks those that it brings.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use oncelog_device::device::Result as DeviceResult;
-use oncelog_device::{BLOCK_BYTES, BufferPool, DeviceFile, Sync};
+use oncelog_device::{AlignedBuffer, BLOCK_BYTES, BufferPool, DeviceFile, Sync};
 
 use super::Shared;
 use super::state::{Flight, Group, Progress, Staging, State, padded_length};
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::tail::Written;
 
 /// What a leader carries in one turn.
-struct Turn {
+pub(crate) struct Turn {
     /// `None`: nothing is staged, what was written must become durable.
     group: Option<Group>,
     /// The active segment's file.
@@ -34,12 +34,43 @@ struct Turn {
     unsynced: bool,
     names_unsynced: bool,
     unsealed: Vec<Arc<dyn DeviceFile>>,
+    /// The last append that was written before.
+    written: u64,
+    began_ns: u64,
+}
+
+impl Turn {
+    /// File, position, length and durability of the write, where the turn is one write and nothing else.
+    pub(crate) fn as_one_write(&self) -> Option<(Arc<dyn DeviceFile>, u64, usize, Sync)> {
+        let group = self.group.as_ref()?;
+        let alone = group.length > 0
+            && group.birth.is_none()
+            && group.seal_at.is_none()
+            && !(self.durable && (self.unsynced || self.names_unsynced || !self.unsealed.is_empty()));
+        let sync = if self.durable { Sync::Data } else { Sync::None };
+        alone.then(|| (group.file.clone(), group.start, padded_length(group.length), sync))
+    }
+
+    /// The group's buffer, for as long as the device has it.
+    pub(crate) fn lend_buffer(&mut self) -> AlignedBuffer {
+        self.group.as_mut().map(|group| std::mem::take(&mut group.buffer)).unwrap_or_default()
+    }
+
+    pub(crate) fn take_back(&mut self, buffer: AlignedBuffer) {
+        if let Some(group) = &mut self.group {
+            group.buffer = buffer;
+        }
+    }
 }
 
 impl Shared {
     /// Blocks until append number `number` has reached the level, or the log is latched.
     pub(crate) fn commit(&self, number: u64, level: Ack) -> Result<()> {
-        let mut state = self.state.lock();
+        self.commit_from(self.state.lock(), number, level)
+    }
+
+    /// The same for a caller who has the lock already.
+    pub(super) fn commit_from<'a>(&'a self, mut state: MutexGuard<'a, State>, number: u64, level: Ack) -> Result<()> {
         loop {
             if state.reached(number, level) {
                 self.hand_over(&state);
@@ -103,16 +134,25 @@ impl Shared {
 
     /// One turn as leader. Called with nothing in flight; returns with nothing in flight.
     fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let written = state.progress.written;
-        let mut turn = take_turn(&mut state, &self.buffers);
-        state.progress.flight = Some(Flight { number: turn.number, durable: turn.durable });
+        let mut turn = self.begin_turn(&mut state);
         drop(state);
-        let began_ns = self.clock.monotonic_ns();
         let result = self.carry(&mut turn);
+        self.land(turn, result)
+    }
+
+    /// Takes what is to be carried next. From now on there is a flight, which [`Self::land`] ends.
+    fn begin_turn(&self, state: &mut State) -> Turn {
+        let turn = take_turn(state, &self.buffers, self.clock.monotonic_ns());
+        state.progress.flight = Some(Flight { number: turn.number, durable: turn.durable });
+        turn
+    }
+
+    /// Ends a flight: tells everyone whom it carried, and one who leads the next.
+    fn land(&self, mut turn: Turn, result: DeviceResult<()>) -> MutexGuard<'_, State> {
         if let Some(group) = turn.group.take() {
             if group.length > group.carried {
-                let took_ns = self.clock.monotonic_ns().saturating_sub(began_ns);
-                self.metrics.count_group(group.appends_behind(written), took_ns);
+                let took_ns = self.clock.monotonic_ns().saturating_sub(turn.began_ns);
+                self.metrics.count_group(group.appends_behind(turn.written), took_ns);
             }
             self.let_go(group, result.is_ok());
         }
@@ -127,6 +167,11 @@ impl Shared {
                 state.latch.get_or_insert(Arc::new(failure));
             }
         }
+        if std::mem::take(&mut state.progress.committer_held_up)
+            && let Some(background) = &self.background
+        {
+            background.commits.ask(self.this());
+        }
         self.gates[gate_of(landed, true)].notify_all();
         match state.latch {
             None => drop(self.gates[gate_of(landed, false)].notify_one()),
@@ -138,6 +183,41 @@ impl Shared {
             MutexGuard::unlocked(&mut state, || ready.into_iter().for_each(Waker::wake));
         }
         state
+    }
+
+    /// A turn for one who looks after many logs: `None` where there is a flight already or nothing that was asked for.
+    /// `for_committer`: whoever ends that flight asks the committer again.
+    pub(crate) fn begin_wanted_turn(&self, for_committer: bool) -> Option<Turn> {
+        let mut state = self.state.lock();
+        let progress = &mut state.progress;
+        let wanted = progress.durable_wanted > progress.durable || progress.committer_wanted > progress.written;
+        if !wanted || state.latch.is_some() || state.closed {
+            state.progress.committer_asked &= !for_committer;
+            return None;
+        }
+        if state.progress.flight.is_some() {
+            state.progress.committer_held_up |= for_committer;
+            return None;
+        }
+        Some(self.begin_turn(&mut state))
+    }
+
+    /// Carries a turn on this thread and lands it.
+    pub(crate) fn carry_and_land(&self, mut turn: Turn) {
+        let result = self.carry(&mut turn);
+        drop(self.land(turn, result));
+    }
+
+    /// Lands a turn that was [`Turn::as_one_write`].
+    pub(crate) fn land_one_write(&self, mut turn: Turn, result: DeviceResult<()>) {
+        turn.unsynced = !turn.durable;
+        drop(self.land(turn, result));
+    }
+
+    /// Somebody waits for this append to be durable, or will.
+    pub(crate) fn note_durable_wanted(&self, number: u64) {
+        let progress = &mut self.state.lock().progress;
+        progress.durable_wanted = progress.durable_wanted.max(number);
     }
 
     /// A written group stays in memory for those who read it next; the buffer of one that failed goes back.
@@ -203,7 +283,7 @@ fn gate_of(turn: u64, carried: bool) -> usize {
 }
 
 /// The oldest group that is closed, or everything staged, or nothing but a sync.
-fn take_turn(state: &mut State, pool: &BufferPool) -> Turn {
+fn take_turn(state: &mut State, pool: &BufferPool, began_ns: u64) -> Turn {
     let staged = state.staging.pending_bytes() > 0 || state.staging.birth.is_some();
     let group = match state.progress.queue.pop_front() {
         None if staged => Some(take_staging(state, pool, state.progress.accepted, None)),
@@ -225,6 +305,8 @@ fn take_turn(state: &mut State, pool: &BufferPool) -> Turn {
         unsynced: state.progress.unsynced,
         names_unsynced: state.progress.names_unsynced,
         unsealed: std::mem::take(&mut state.progress.unsealed),
+        written: state.progress.written,
+        began_ns,
     }
 }
 
@@ -237,10 +319,11 @@ pub(crate) fn take_staging(state: &mut State, pool: &BufferPool, number: u64, se
     let whole = staging.length - carry;
     let padded = padded_length(staging.length);
     staging.buffer.as_mut_slice()[staging.length..padded].fill(0);
-    // The next group will be about as large as this one.
-    let mut buffer = pool.take(staging.length);
+    // The next group will be about as large as one of the last two.
+    let mut buffer = pool.take(staging.length.max(staging.previous));
     buffer.as_mut_slice()[..carry].copy_from_slice(&staging.buffer.as_slice()[whole..staging.length]);
-    let next = Staging { start: staging.start + whole as u64, buffer, length: carry, carried: carry, birth: None };
+    let (start, previous) = (staging.start + whole as u64, staging.length);
+    let next = Staging { start, buffer, length: carry, carried: carry, previous, birth: None };
     let taken = std::mem::replace(staging, next);
     Group {
         file,

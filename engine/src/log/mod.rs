@@ -24,7 +24,7 @@ mod layout;
 pub(crate) mod open;
 mod recover;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
@@ -43,6 +43,7 @@ use crate::tail::Tail;
 use cursors::Cursors;
 use state::State;
 
+pub(crate) use commit::Turn;
 pub use committed::{Committed, CommittedFilter};
 pub use hanging::{Explanation, Hold, LATE_ALLOWANCE_MS, OpenTransaction};
 pub use lag::Lag;
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) checkpoints: Arc<DirectoryCheckpoints>,
     pub(crate) state: Mutex<State>,
+    /// The settings in the state, for those who do not need it.
+    pub(crate) config: RwLock<Arc<Config>>,
     /// Where callers wait for the device: those that the flight carries, and those behind it (see `commit`).
     pub(crate) gates: [Condvar; 2],
     /// Where callers wait for space.
@@ -92,7 +95,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn config(&self) -> Arc<Config> {
-        self.state.lock().config.clone()
+        self.config.read().clone()
     }
 
     /// `topic-partition`.
@@ -105,11 +108,13 @@ impl Shared {
         self.state.lock().epochs.latest().unwrap_or(0)
     }
 
-    /// Somebody will want this append durable: the committer sees to it, and nobody waits.
-    pub(crate) fn want_durable(&self, number: u64) {
-        let mut state = self.state.lock();
-        state.progress.durable_wanted = state.progress.durable_wanted.max(number);
-        self.ask_committer(&mut state);
+    /// Somebody will want this append durable: what comes next on this log takes it along, else the committer sees to it
+    /// soon, and nobody waits.
+    pub(crate) fn want_durable_soon(&self, number: u64) {
+        self.note_durable_wanted(number);
+        if let Some(background) = &self.background {
+            background.commits.ask_later(self.this(), self.clock.monotonic_ns());
+        }
     }
 
     /// Begins the life of an opened log.
@@ -156,7 +161,7 @@ impl Log {
     /// # Errors
     /// As [`Log::append`] and [`Ticket::wait`].
     pub fn append_wait(&self, append: Append<'_>) -> Result<Appended> {
-        self.append(append)?.wait()
+        self.shared.append_wait(&append)
     }
 
     /// Asks for the guard that a transactional batch needs before a transaction is open; `None`: none is needed.
@@ -396,6 +401,7 @@ impl Log {
             return Err(crate::Error::Closed);
         }
         state.config = Arc::new(config);
+        *self.shared.config.write() = state.config.clone();
         Ok(())
     }
 

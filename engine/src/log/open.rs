@@ -1,6 +1,6 @@
 //! Open: read what the checkpoints promise, recover, and stand ready.
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -364,6 +364,7 @@ fn assemble(
         device: context.device.clone(),
         clock: context.clock.clone(),
         checkpoints: context.checkpoints.clone(),
+        config: RwLock::new(state.config.clone()),
         state: Mutex::new(state),
         gates: [Condvar::new(), Condvar::new()],
         space: Condvar::new(),

@@ -20,10 +20,6 @@ use crate::follow::{Limits, Waiting};
 use crate::index::{AbortedIndex, SegmentIndex};
 use crate::spares::Spare;
 
-/// Kafka's recovery reads a batch header's first bytes behind the last batch: fewer zeroes than this and stale bytes
-/// of the next block could be taken for one.
-pub(crate) const GUARD_BYTES: usize = 64;
-
 /// One segment. `size` and `next_offset` include what is staged.
 pub(crate) struct Segment {
     pub base_offset: i64,
@@ -78,6 +74,8 @@ pub(crate) struct Staging {
     pub length: usize,
     /// Bytes at the front that an earlier group has written already.
     pub carried: usize,
+    /// Length of the group before: they come in turns, those who were woken together wait together.
+    pub previous: usize,
     /// The spare file that becomes this segment, until the first group has renamed it.
     pub birth: Option<Birth>,
 }
@@ -93,14 +91,14 @@ impl Staging {
     pub fn new(start: u64, carried: &[u8]) -> Self {
         let mut buffer = AlignedBuffer::new(carried.len());
         buffer.as_mut_slice()[..carried.len()].copy_from_slice(carried);
-        Self { start, buffer, length: carried.len(), carried: carried.len(), birth: None }
+        Self { start, buffer, length: carried.len(), carried: carried.len(), previous: 0, birth: None }
     }
 
     pub fn pending_bytes(&self) -> usize {
         self.length - self.carried
     }
 
-    /// Room for `bytes` more and the zero guard behind them.
+    /// Room for `bytes` more, in whole blocks.
     pub fn reserve(&mut self, bytes: usize, pool: &BufferPool) {
         let need = padded_length(self.length + bytes);
         if need > self.buffer.capacity_bytes() {
@@ -127,9 +125,9 @@ impl Staging {
     }
 }
 
-/// Whole blocks that hold `length` bytes and enough zeroes behind them.
+/// Whole blocks that hold `length` bytes, one at least. What stands behind them in the file are written zeroes, always.
 pub(crate) fn padded_length(length: usize) -> usize {
-    (length + GUARD_BYTES).next_multiple_of(BLOCK_BYTES)
+    length.max(1).next_multiple_of(BLOCK_BYTES)
 }
 
 /// One write to the device: what was staged together.
@@ -209,6 +207,8 @@ pub(crate) struct Progress {
     pub committer_wanted: u64,
     /// The committer has a turn to come.
     pub committer_asked: bool,
+    /// It had one while somebody else's flight was on the way, and gets another when that has landed.
+    pub committer_held_up: bool,
     /// The thread of the last append that wants an answer, and that append.
     pub last_append: (usize, u64),
     /// The active file has completed writes that no sync covers.
@@ -237,6 +237,7 @@ impl Progress {
             waiting: [0; 2],
             committer_wanted: 0,
             committer_asked: false,
+            committer_held_up: false,
             last_append: (0, 0),
             unsynced: false,
             names_unsynced: false,

@@ -79,27 +79,6 @@ impl Shared {
         self.commit_all(level)
     }
 
-    /// The committer's turn: goes on until everything that it was asked for has landed.
-    pub(crate) fn commit_asked(&self) -> Result<()> {
-        loop {
-            let (number, level) = {
-                let mut state = self.state.lock();
-                let progress = &mut state.progress;
-                let level = if progress.durable_wanted > progress.durable { Ack::Durable } else { Ack::Written };
-                let number = if level == Ack::Durable { progress.durable_wanted } else { progress.committer_wanted };
-                if progress.written >= number && level == Ack::Written {
-                    progress.committer_asked = false;
-                    return Ok(());
-                }
-                (number, level)
-            };
-            if let Err(failure) = self.commit(number, level) {
-                self.state.lock().progress.committer_asked = false;
-                return Err(failure);
-            }
-        }
-    }
-
     /// Has the committer write what is staged.
     pub(super) fn ask_committer(&self, state: &mut State) {
         let Some(background) = &self.background else { return };
