@@ -21,8 +21,8 @@ use clap::builder::PossibleValuesParser;
 
 use targets::Target;
 
-/// Feeds random and injured inputs to every decoder; each must not panic, and what decodes must encode and decode to the
-/// same. Exit code 0: nothing found. 1: found, with the input in hexadecimal. 2: could not run.
+/// Feeds random and injured inputs to every decoder; each must not panic and not allocate more than the input justifies, and
+/// what decodes must encode and decode to the same. Exit code 0: nothing found. 1: found, with the input in hexadecimal. 2: could not run.
 #[derive(Parser)]
 #[command(name = "oncelog-fuzz", version)]
 struct Args {

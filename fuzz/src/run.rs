@@ -42,10 +42,17 @@ pub fn silence_panics() {
     }));
 }
 
-/// The check's answer; a panic is a broken promise.
+/// The check's answer; a panic is a broken promise, and so is more memory than the input justifies.
 pub fn guarded(target: &Target, input: &[u8]) -> Outcome {
-    panic::catch_unwind(AssertUnwindSafe(|| (target.check)(input)))
-        .unwrap_or_else(|_| Err(PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "panicked".to_owned())))
+    let mut outcome = Ok(false);
+    let allocated = allocation_counter::measure(|| {
+        outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.check)(input)))
+            .unwrap_or_else(|_| Err(PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "panicked".to_owned())));
+    });
+    if outcome.is_ok() && allocated.bytes_max > target.allowed_bytes(input) {
+        return Err(format!("{} bytes allocated for an input of {}", allocated.bytes_max, input.len()));
+    }
+    outcome
 }
 
 /// Runs `iterations` inputs, or as many as it takes to find something.

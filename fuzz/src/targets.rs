@@ -16,24 +16,33 @@ pub struct Target {
     pub check: fn(&[u8]) -> Outcome,
     /// Makes the checksums of an injured input right again, so that the injury itself is decoded.
     pub repair: fn(&mut [u8]),
+    /// What an input may be decompressed to, bytes.
+    pub decompressed_bytes: usize,
 }
 
 impl Target {
-    const fn plain(name: &'static str, check: fn(&[u8]) -> Outcome) -> Self {
-        Self { name, check, repair: |_| {} }
+    /// One that takes any bytes as they are.
+    pub const fn plain(name: &'static str, check: fn(&[u8]) -> Outcome) -> Self {
+        Self { name, check, repair: |_| {}, decompressed_bytes: 0 }
+    }
+
+    /// What a check may have allocated at one time: some dozens of copies of what there is to decode, decoded, encoded and
+    /// decoded again. A length that is believed before it is seen to be true is far beyond.
+    pub fn allowed_bytes(&self, input: &[u8]) -> u64 {
+        64 * (1024 + input.len() + self.decompressed_bytes) as u64
     }
 }
 
 /// All of them.
 pub const ALL: [Target; 13] = [
-    Target { name: "batch", check: batch::batches, repair: batch::repair },
+    Target { name: "batch", check: batch::batches, repair: batch::repair, decompressed_bytes: batch::LIMIT_BYTES },
     Target::plain("control", batch::control),
-    Target::plain("codecs", batch::codecs),
+    Target { decompressed_bytes: batch::LIMIT_BYTES, ..Target::plain("codecs", batch::codecs) },
     Target::plain("varint", batch::varint),
     Target::plain("offset_index", files::offset_index),
     Target::plain("time_index", files::time_index),
     Target::plain("txn_index", files::txn_index),
-    Target { name: "snapshot", check: files::snapshot, repair: files::repair_snapshot },
+    Target { repair: files::repair_snapshot, ..Target::plain("snapshot", files::snapshot) },
     Target::plain("epoch_checkpoint", files::epoch_checkpoint),
     Target::plain("checkpoint", files::checkpoint),
     Target::plain("partition_metadata", files::partition_metadata),

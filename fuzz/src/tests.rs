@@ -40,9 +40,19 @@ fn a_broken_decoder_is_found() {
     fn lies(input: &[u8]) -> Outcome {
         if input.len() > 20 { Err("longer than 20".to_owned()) } else { Ok(true) }
     }
+    /// Believes its first four bytes.
+    fn greedy(input: &[u8]) -> Outcome {
+        let claimed = input.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        Ok(Vec::<u8>::with_capacity(claimed as usize).is_empty())
+    }
     run::silence_panics();
-    for (check, reason) in [(panics as fn(&[u8]) -> Outcome, "index out of bounds"), (lies, "longer than 20")] {
-        let target = Target { name: "broken", check, repair: |_| {} };
+    let broken = [
+        (panics as fn(&[u8]) -> Outcome, "index out of bounds"),
+        (lies, "longer than 20"),
+        (greedy, "bytes allocated"),
+    ];
+    for (check, reason) in broken {
+        let target = Target::plain("broken", check);
         let finding = run(&target, &seeds::builtin("snapshot"), 1, 1000).finding.expect("found");
         assert!(finding.reason.contains(reason), "{}", finding.reason);
         assert!(guarded(&target, &finding.input).is_err(), "and again");

@@ -11,7 +11,7 @@ use oncelog_formats::{
 use super::{Outcome, holds, same};
 
 /// Most bytes that any input may decompress to.
-const LIMIT_BYTES: usize = 1 << 20;
+pub const LIMIT_BYTES: usize = 1 << 20;
 const CODECS: [Compression; 4] = [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
 /// Makes length and checksum of the first batch those of the whole input, and the magic 2.
