@@ -294,3 +294,33 @@ fn a_read_shows_what_lies_below_the_high_watermark_that_it_names() {
     assert_eq!(fetched.data.is_empty(), fetched.high_watermark == 1, "{fetched:?}");
     drop(tickets);
 }
+
+/// The same where a segment before the last one had already left something to remember: it was written over what came later.
+#[test]
+fn a_log_that_begins_again_remembers_the_last_that_was_known_of_its_producers() {
+    let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
+    let mut begun_again = 0;
+    for seed in 0..20 {
+        let (device, place) = place();
+        let engine = place.engine();
+        let log = engine.log(NAME, options()).expect("the log opens");
+        put(&log, &single(7, 0, 10));
+        log.roll().expect("a roll");
+        let newest = put(&log, &single(7, 1, 10));
+        log.snapshot().expect("a snapshot");
+        put_as(&log, &single(8, 0, 3_000), Ack::Written);
+        log.set_high_watermark(3).expect("a high watermark");
+        log.delete_records(3).expect("all records go");
+        engine.kill();
+        device.power_cut(seed);
+        for _ in 0..2 {
+            let engine = place.engine();
+            let log = engine.log(NAME, options()).expect("the log opens");
+            begun_again += usize::from(log.report().repaired.iter().any(|said| said.contains("below the log start")));
+            expect_duplicate(&log, &single(7, 1, 10), &newest);
+            engine.kill();
+            device.kill();
+        }
+    }
+    assert!(begun_again > 0, "no seed lost the tail");
+}

@@ -232,6 +232,8 @@ fn load_epochs(device: &dyn Device, dir: &Path, report: &mut OpenReport) -> Resu
 /// The log ends below its start: what is left of it is gone, only the producers are remembered.
 fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     recovery.keep_view(i64::MAX);
+    // Of segments that go: what they remembered would be written over what is remembered now.
+    recovery.snapshots_due.clear();
     if !recovery.kept.is_empty() {
         // Before the segments go that say it.
         let bytes = recovery.memory_bytes(offset);
