@@ -59,7 +59,8 @@ struct NameChange {
     entry: Entry,
     from: Option<Place>,
     to: Option<Place>,
-    failed: bool,
+    /// The sync of the directory that it left, or came into, has failed.
+    failed: (bool, bool),
 }
 
 const ROOT: u64 = 0;
@@ -214,8 +215,8 @@ impl Tree {
         let synced = self.directory(op, path)?;
         let mut open: Vec<NameChange> = Vec::new();
         for mut change in std::mem::take(&mut self.changes) {
-            let into = is_in(change.to.as_ref(), synced);
-            if change.failed || !(into || is_in(change.from.as_ref(), synced)) {
+            let into = is_in(change.to.as_ref(), synced) && !change.failed.1;
+            if !into && (change.failed.0 || !is_in(change.from.as_ref(), synced)) {
                 open.push(change);
                 continue;
             }
@@ -227,7 +228,11 @@ impl Tree {
                 self.forget(&place, number);
             }
             match change.to.take() {
-                Some(place) if into => self.bind(place, change.entry),
+                Some(place) if into => {
+                    // Nor does what a failed sync left behind come back under this name (promise 4).
+                    open.iter_mut().filter(|other| other.to.as_ref() == Some(&place)).for_each(|other| other.to = None);
+                    self.bind(place, change.entry);
+                }
                 Some(place) => open.push(NameChange { to: Some(place), ..change }),
                 None => {}
             }
@@ -240,7 +245,8 @@ impl Tree {
     pub(crate) fn fail_sync(&mut self, op: &'static str, path: &Path) -> Result<()> {
         let failed = self.directory(op, path)?;
         for change in &mut self.changes {
-            change.failed |= is_in(change.from.as_ref(), failed) || is_in(change.to.as_ref(), failed);
+            change.failed.0 |= is_in(change.from.as_ref(), failed);
+            change.failed.1 |= is_in(change.to.as_ref(), failed);
         }
         Ok(())
     }
@@ -302,7 +308,7 @@ impl Tree {
         {
             directory.written.insert(name.clone(), entry.clone());
         }
-        self.changes.push(NameChange { entry, from, to, failed: false });
+        self.changes.push(NameChange { entry, from, to, failed: (false, false) });
     }
 
     fn bind(&mut self, (number, name): Place, entry: Entry) {

@@ -178,6 +178,25 @@ fn a_rename_to_another_directory_needs_that_ones_sync() {
 }
 
 #[test]
+fn a_name_needs_the_sync_of_its_own_directory_alone() {
+    let places = |failing: &str| -> Vec<bool> {
+        let run = |seed| {
+            let (device, _) = prepared();
+            device.put(at("spare/x"), b"x").unwrap();
+            device.rename(at("d/log"), at("spare/log")).unwrap();
+            device.plant(FaultOp::Sync, 0, 1);
+            assert!(device.sync_directory(at(failing)).is_err());
+            device.sync_directory(at("spare")).unwrap();
+            device.power_cut(seed);
+            contents(&device, "spare/log").is_some()
+        };
+        SEEDS.map(run).collect()
+    };
+    assert!(places("d").iter().all(|&stands| stands));
+    assert!(places("spare").iter().any(|&stands| !stands));
+}
+
+#[test]
 fn removed_files_may_come_back_and_new_directories_may_go() {
     let (mut back, mut gone) = (0, 0);
     for seed in SEEDS {
@@ -278,6 +297,18 @@ fn a_failed_durable_write_is_written_but_may_be_lost() {
     });
     assert!(outcomes.iter().any(|bytes| is_all(bytes, 0)));
     assert!(outcomes.iter().any(|bytes| is_all(&bytes[..BLOCK_BYTES], 7)));
+}
+
+#[test]
+fn a_name_that_was_synced_is_not_taken_back_by_one_whose_sync_had_failed() {
+    for seed in SEEDS {
+        let (device, _) = prepared();
+        device.plant(FaultOp::Sync, 1, 1);
+        assert!(device.write_small(at("d/small"), b"first").is_err());
+        device.write_small(at("d/small"), b"second").unwrap();
+        device.power_cut(seed);
+        assert_eq!(contents(&device, "d/small").as_deref(), Some(&b"second"[..]), "seed {seed}");
+    }
 }
 
 #[test]

@@ -135,9 +135,6 @@ impl World {
             }
             self.outcome.operations += 1;
             self.random = Random::new(step.chance);
-            if std::env::var("SIMDBG").is_ok() {
-                eprintln!("# op {} log {}: {:?} start {} end {} now {}", self.outcome.operations, step.log, step.deed, self.partitions[step.log].oracle.start(), self.partitions[step.log].oracle.end, self.clock.now_ms());
-            }
             self.step(step);
         }
         self.random = Random::new(plan.chance);

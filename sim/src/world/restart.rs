@@ -143,13 +143,6 @@ impl World {
     fn check(&mut self, at: usize, survives: Ack) {
         let log = self.log(at);
         let report = log.report();
-        if std::env::var("SIMDBG").is_ok() {
-            eprintln!("## op {} log {at} survives {survives:?} now {} report {report:?}", self.outcome.operations, self.clock.now_ms());
-            for e in self.device.list(&std::path::Path::new(DATA_DIR).join(&self.partitions[at].name)).unwrap() { eprintln!("   {e:?}"); }
-            eprintln!("   {:?}", log.describe());
-            for c in &self.partitions[at].clients { if let Some(e) = log.producer(c.producer_id) { eprintln!("   {} {e:?}", c.producer_id); } }
-            for f in &self.partitions[at].oracle.facts { eprintln!("   fact {f} {:?} {:?}", f.kind, f.ended); }
-        }
         if let Some(damage) = report.damage.first() {
             return self.violation(at, &format!("opened with damage that nobody did: {damage}"));
         }
