@@ -134,8 +134,8 @@ impl Spares {
         if self.device.length(path)?.is_none() {
             return Ok(());
         }
-        let length = file.length()?;
-        let whole = length - length % BLOCK_BYTES as u64;
+        // With its last block: what would be left of the data there looked like a torn tail to a recovery.
+        let whole = file.length()?.next_multiple_of(BLOCK_BYTES as u64);
         let room = self.stock.lock().bytes() + whole <= self.limit_bytes;
         if whole == 0 || !room || file.is_linked_elsewhere()? {
             self.device.remove(path)?;

@@ -324,3 +324,26 @@ fn a_log_that_begins_again_remembers_the_last_that_was_known_of_its_producers() 
     }
     assert!(begun_again > 0, "no seed lost the tail");
 }
+
+/// The last bytes of a segment that was used again stood behind its zeroes, and looked like a torn tail.
+#[test]
+fn a_file_that_is_used_again_holds_nothing_of_the_segment_that_it_was() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 5_000));
+    log.roll().expect("a roll");
+    put(&log, &single(7, 1, 10));
+    log.delete_records(1).expect("the first record goes");
+    assert_eq!(log.apply_retention().expect("retention"), [0]);
+    place.clock.advance(Config::default().file_delete_delay_ms.unsigned_abs());
+    for _ in 0..3 {
+        log.drive().expect("the file comes back");
+    }
+    log.roll().expect("a roll");
+    let used = device.contents(&place.file("00000000000000000002.log")).expect("a healthy disk").expect("a segment");
+    assert!(used.len() > 5_000, "another file was used");
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!(log.report().cut, []);
+}
