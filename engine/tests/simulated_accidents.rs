@@ -7,7 +7,7 @@ use common::{
     txn_batch,
 };
 use oncelog::{Ack, Append, Config, Isolation, Log, OpenOptions, Outcome, Read};
-use oncelog_device::{FaultOp, MemoryDevice};
+use oncelog_device::{FaultOp, MemoryDevice, SectorDamage};
 use oncelog_formats::control::end_txn_marker_batch;
 
 fn place() -> (MemoryDevice, Place) {
@@ -346,4 +346,43 @@ fn a_file_that_is_used_again_holds_nothing_of_the_segment_that_it_was() {
     device.kill();
     let (_engine, log) = place.open(&small_segments(1 << 20));
     assert_eq!(log.report().cut, []);
+}
+
+/// A batch that had gone bad before the offset of a truncation was taken for the hole that a truncation leaves.
+#[test]
+fn a_truncation_says_what_it_cannot_read_of_the_records_that_it_leaves() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    for sequence in 0..3 {
+        put(&log, &single(7, sequence, 600));
+    }
+    let first = place.file("00000000000000000000.log");
+    device.damage_sector(&first, 900, SectorDamage::Flipped).expect("a healthy disk");
+    assert!(log.truncate_to(2).expect_err("the second batch is bad").is_corruption());
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!(log.report().damage.first().map(|damage| damage.offset), Some(1));
+}
+
+/// A flipped bit in an index said that the file had lost offsets which the next segment holds.
+#[test]
+fn an_index_that_knows_offsets_of_the_next_segment_is_wrong_itself() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 600));
+    put(&log, &single(7, 1, 600));
+    put(&log, &batch(7, 2, &["two".to_string(), "records".to_string()]));
+    assert_eq!(log.truncate_to(3).expect("a truncation inside a batch"), 3);
+    log.roll().expect("a roll");
+    put(&log, &single(8, 0, 10));
+    engine.close().expect("a close");
+    let path = place.file("00000000000000000000.index");
+    let mut index = device.contents(&path).expect("a healthy disk").expect("an index");
+    let last = index.len() - 8;
+    index[last + 2] ^= 0x40;
+    device.put(&path, &index).expect("a healthy disk");
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!(log.report().damage, []);
+    assert_eq!(read_all(&log).len(), 3);
 }

@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Reach};
+use super::recover::{Bounds, Reach, Recovery};
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
 use crate::checkpoints::Offsets;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::index::AbortedIndex;
 use crate::segment::walk::Walker;
 
@@ -43,9 +43,7 @@ impl Shared {
         }
         self.lower_recovery_point(&state, offset)?;
         self.forget_checkpoints(&mut state)?;
-        if let Err(error) = self.cut_files(&mut state, offset) {
-            return Err(give_up(&mut state, error));
-        }
+        let size = self.cut_files(&mut state, offset).map_err(|error| give_up(&mut state, error))?;
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
         let kept = state.active().base_offset;
@@ -54,6 +52,12 @@ impl Shared {
         let clean = OpenReport { clean: true, ..OpenReport::default() };
         let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds);
         let mut recovered = recovered.map_err(|error| give_up(&mut state, error))?;
+        if let Some(damage) = damage_before(&recovered, size) {
+            // All that was left had been synced: the next opening is to miss it too.
+            let offsets = Offsets { recovery_point: Some(offset), ..Offsets::default() };
+            self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+            return Err(give_up(&mut state, Error::Damaged(Box::new(damage))));
+        }
         recovered.keep_from(&state.producers, offset);
         let memory_offset = recovered.memory_offset.unwrap_or(-1);
         if recovered.memory_offset.is_some_and(|memory| memory > offset) {
@@ -138,7 +142,8 @@ impl Shared {
         Ok(())
     }
 
-    fn cut_files(&self, state: &mut State, offset: i64) -> Result<()> {
+    /// Answers the size that the last segment is left with.
+    fn cut_files(&self, state: &mut State, offset: i64) -> Result<u64> {
         let above: Vec<i64> = state.segments.range(offset + 1..).rev().map(|(base, _)| *base).collect();
         for base in above {
             self.doom(state, base)?;
@@ -162,7 +167,7 @@ impl Shared {
         segment.file.set_length(position)?;
         segment.file.sync()?;
         self.device.sync_directory(&self.dir)?;
-        Ok(())
+        Ok(position)
     }
 
     /// Memory stands on these segments, with nothing staged, ending at `end`.
@@ -186,6 +191,20 @@ impl Shared {
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
         Ok(offset)
     }
+}
+
+/// What the pass could not read of the records that a truncation left.
+fn damage_before(recovered: &Recovery<'_>, size: u64) -> Option<Damage> {
+    if let Some(damage) = recovered.report.damage.first() {
+        return Some(damage.clone());
+    }
+    let last = recovered.segments.last_key_value()?.1;
+    (last.size < size).then(|| Damage {
+        path: last.file.path(),
+        position: last.size,
+        offset: last.next_offset,
+        reason: "records that a truncation was to leave cannot be read".into(),
+    })
 }
 
 /// Half a truncation on disk is for the next opening to finish: nothing goes on until then.

@@ -35,7 +35,9 @@ impl Recovery<'_> {
     /// What lies behind the last good batch: nothing, a tail to cut, or damage.
     pub(super) fn judge(&mut self, segment: &mut Segment, opened: &Opened, end: ScanEnd) -> Result<ControlFlow<()>> {
         let path = opened.file.path();
-        let known_end = opened.index_end.unwrap_or(i64::MIN);
+        // What lies behind the next segment's base is no offset of this one: there the index is wrong, not the file.
+        let in_gap = |known: &i64| opened.next_base.is_some_and(|next| (end.next_offset..next).contains(known));
+        let missing = opened.index_end.filter(in_gap);
         // The snapshot at a roll is written behind the sync of the segment that the roll closed: where it stands, all of
         // that segment was on the disk.
         let sealed = match opened.next_base.filter(|next| end.next_offset < *next) {
@@ -45,17 +47,15 @@ impl Recovery<'_> {
         let cut_short = sealed.is_some_and(|sealed| end.next_offset < sealed.next_offset);
         let closed = cut_short || (self.clean && opened.next_base.is_some());
         let promised = if closed { i64::MAX } else { self.bounds.promised };
-        let reason = match &end.stop {
-            Stop::End if cut_short => "the segment was closed with more than this".to_string(),
-            Stop::End if opened.next_base.is_some() && known_end >= end.next_offset => {
-                format!("the index knows offset {known_end}, the file ends before it")
-            }
-            Stop::End if opened.next_base.is_none() && end.next_offset < self.bounds.promised => {
+        let reason = match (&end.stop, missing) {
+            (Stop::End, _) if cut_short => "the segment was closed with more than this".to_string(),
+            (Stop::End, Some(known)) => format!("the index knows offset {known}, the file ends before it"),
+            (Stop::End, None) if opened.next_base.is_none() && end.next_offset < self.bounds.promised => {
                 format!("the log ends here, everything below offset {} was promised", self.bounds.promised)
             }
-            Stop::End => return Ok(ControlFlow::Continue(())),
-            Stop::Zeroes => "zeroes".to_string(),
-            Stop::Broken(reason) => reason.clone(),
+            (Stop::End, None) => return Ok(ControlFlow::Continue(())),
+            (Stop::Zeroes, _) => "zeroes".to_string(),
+            (Stop::Broken(reason), _) => reason.clone(),
         };
         let damage = Damage { path, position: end.position, offset: end.next_offset, reason };
         let complete = opened.next_base == Some(end.next_offset);
