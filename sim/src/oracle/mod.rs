@@ -48,6 +48,9 @@ pub(crate) struct Oracle {
     holed: bool,
     /// Below this offset a restart may have taken decided transactions for replicated ones.
     settled_below: i64,
+    /// A truncation replayed decided transactions, and until the high watermark is named again none of them counts as
+    /// replicated (storage.md 3.1, 3.2, 4.8).
+    replayed: bool,
 }
 
 impl Oracle {
@@ -106,7 +109,7 @@ impl Oracle {
         let possible = self.start_possible.min(offset);
         self.start_is(self.start_promised.min(offset));
         self.start_possible = possible;
-        self.settled_below = offset;
+        (self.settled_below, self.replayed) = (offset, true);
         self.start_asked = self.start_asked.min(offset);
         self.epochs.truncate_from_end(offset);
         self.replay();
@@ -118,6 +121,11 @@ impl Oracle {
         self.truncated(offset);
         self.start_is(offset);
         self.epochs = Epochs::default();
+    }
+
+    /// The high watermark was named.
+    pub(crate) fn high_watermark_named(&mut self) {
+        self.replayed = false;
     }
 
     /// The largest log start that an unanswered call may have left.
@@ -205,7 +213,7 @@ impl Oracle {
             wrong.push(format!("log end {} where {last}..={end} was expected", found.log_end));
         }
         self.end = found.log_end;
-        self.settled_below = found.log_end;
+        (self.settled_below, self.replayed) = (found.log_end, false);
         wrong.extend(compare(self.from(found.log_start), &found.data, true).1);
         self.producers.forget_pending();
         self.replay();

@@ -12,9 +12,10 @@ impl Oracle {
     fn last_stable(&self, high_watermark: i64) -> (i64, i64) {
         let open = self.producers.known.values().filter_map(|known| known.txn_first_offset);
         let open: Vec<i64> = open.collect();
-        let above = |first: &&(i64, i64)| first.1 >= high_watermark;
-        let decided = self.decided.iter().filter(above);
-        let surely = decided.clone().filter(|txn| txn.1 >= self.settled_below);
+        let above = |txn: &&(i64, i64)| txn.1 >= high_watermark;
+        let replayed = |txn: &&(i64, i64)| self.replayed && txn.1 < self.settled_below;
+        let decided = self.decided.iter().filter(|txn| above(txn) || replayed(txn));
+        let surely = self.decided.iter().filter(|txn| above(txn) && txn.1 >= self.settled_below);
         let start = self.start_promised;
         let least = |first: Option<i64>, start, at_start: i64| match first {
             Some(first) if first < start => at_start.min(high_watermark),
