@@ -6,6 +6,7 @@
 //! breaks its format is copied to `<name>.unreadable-oncelog` before it is replaced; one that the device cannot read just
 //! now is left alone and the change fails, since the other logs' entries in it may be good.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use oncelog_device::{Device, DeviceError, DeviceErrorKind};
@@ -118,20 +119,21 @@ type Field = fn(&Offsets) -> Option<(i64, bool)>;
 #[derive(Debug)]
 pub struct DirectoryCheckpoints {
     directory: PathBuf,
-    writing: Mutex<()>,
+    /// Held by whoever writes. Files whose last write failed: what they seem to say may not be on disk.
+    doubtful: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl DirectoryCheckpoints {
     /// Those of the directory that holds the logs' directories.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), writing: Mutex::new(()) }
+        Self { directory: directory.into(), doubtful: Mutex::default() }
     }
 
     /// What the files say about a log. A file that the device cannot read counts as unreadable.
     #[must_use]
     pub fn read(&self, device: &dyn Device, topic: &str, partition: i32) -> StoredOffsets {
-        let _one = self.writing.lock();
+        let _one = self.doubtful.lock();
         let stored = |name| {
             let path = self.directory.join(name);
             match load(device, &path) {
@@ -165,7 +167,7 @@ impl DirectoryCheckpoints {
         device: &dyn Device,
         logs: &[(&str, i32, Offsets)],
     ) -> Result<Vec<Replaced>, CheckpointError> {
-        let _one = self.writing.lock();
+        let mut doubtful = self.doubtful.lock();
         let mut replaced = Vec::new();
         let files: [(&str, Field); 3] = [
             (RECOVERY_POINT, |offsets| offsets.recovery_point.map(|offset| (offset, true))),
@@ -177,20 +179,20 @@ impl DirectoryCheckpoints {
                 .iter()
                 .filter_map(|(topic, partition, offsets)| field(offsets).map(|to| (*topic, *partition, to)))
                 .collect();
-            replaced.extend(change(device, &self.directory.join(name), &changes)?);
+            replaced.extend(change(device, &self.directory.join(name), &changes, &mut doubtful)?);
         }
         Ok(replaced)
     }
 
     /// Says that every log is closed and its files are complete.
     pub fn write_clean_mark(&self, device: &dyn Device, broker_epoch: i64) -> Result<(), CheckpointError> {
-        let _one = self.writing.lock();
+        let _one = self.doubtful.lock();
         Ok(device.write_small(&self.clean_path(), clean_shutdown::format(broker_epoch).as_bytes())?)
     }
 
     /// Takes the mark away, for good when this returns; before any log is opened. Whether there was one.
     pub fn remove_clean_mark(&self, device: &dyn Device) -> Result<bool, CheckpointError> {
-        let _one = self.writing.lock();
+        let _one = self.doubtful.lock();
         let existed = device.remove(&self.clean_path())?;
         if existed {
             device.sync_directory(&self.directory)?;
@@ -236,6 +238,7 @@ fn change(
     device: &dyn Device,
     path: &Path,
     changes: &[(&str, i32, (i64, bool))],
+    doubtful: &mut BTreeSet<PathBuf>,
 ) -> Result<Option<Replaced>, CheckpointError> {
     if changes.is_empty() {
         return Ok(None);
@@ -257,13 +260,15 @@ fn change(
             None => {}
         }
     }
-    if after == before && unreadable.is_none() {
+    if after == before && unreadable.is_none() && !doubtful.contains(path) {
         return Ok(None);
     }
     let format_error = |source| CheckpointError::Format { path: path.to_owned(), source };
     let text = checkpoint::format(&after).map_err(format_error)?;
     let replaced = unreadable.map(|found| keep_aside(device, path, &found)).transpose()?;
+    doubtful.insert(path.to_owned());
     device.write_small(path, text.as_bytes())?;
+    doubtful.remove(path);
     Ok(replaced)
 }
 

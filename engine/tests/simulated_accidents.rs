@@ -386,3 +386,42 @@ fn an_index_that_knows_offsets_of_the_next_segment_is_wrong_itself() {
     assert_eq!(log.report().damage, []);
     assert_eq!(read_all(&log).len(), 3);
 }
+
+/// After a crash nobody knew any more that the marker lay above the high watermark; the truncation that took it left the
+/// transaction open, and what nobody had decided was shown as committed.
+#[test]
+fn a_transaction_whose_marker_a_truncation_takes_holds_committed_readers_back() {
+    let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
+    let (device, place) = place();
+    let engine = place.engine();
+    let log = engine.log(NAME, options()).expect("the log opens");
+    put(&log, &txn_batch(7, 0, &["undecided".to_string()]));
+    put(&log, &single(8, 0, 10));
+    abort(&log, 7);
+    log.set_high_watermark(1).expect("a high watermark");
+    log.sync().expect("a recovery point");
+    engine.kill();
+    device.kill();
+    let engine = place.engine();
+    let log = engine.log(NAME, options()).expect("the log opens");
+    assert_eq!(read_committed(&log), [], "aborted");
+    log.truncate_to(2).expect("a truncation");
+    assert_eq!(read_committed(&log), []);
+}
+
+/// A checkpoint file whose name was not yet on disk said the same already, and was not written again.
+#[test]
+fn a_log_start_is_stored_again_when_the_first_time_had_failed() {
+    for seed in 0..20 {
+        let (device, place) = place();
+        let (engine, log) = place.open(&small_segments(1 << 20));
+        put(&log, &single(7, 0, 10));
+        device.plant(FaultOp::Sync, 1, 1);
+        assert!(log.delete_records(1).is_err());
+        assert_eq!(log.delete_records(1).expect("the record goes"), 1);
+        engine.kill();
+        device.power_cut(seed);
+        let (_engine, log) = place.open(&small_segments(1 << 20));
+        assert_eq!(log.log_start_offset(), 1, "seed {seed}");
+    }
+}

@@ -346,6 +346,14 @@ impl State {
         self.first_unstable = first.map(|first| if first < self.log_start { self.log_start_batch } else { first });
     }
 
+    /// A truncation may have taken a marker: its transaction is open again, and no committed reader may get past it. Kafka
+    /// notices at the next append.
+    pub fn hold_back_reopened(&mut self) {
+        let clip = |first| if first < self.log_start { self.log_start_batch } else { first };
+        let open = self.txns.first_undecided().map(clip);
+        self.first_unstable = self.first_unstable.into_iter().chain(open).min();
+    }
+
     pub fn last_stable(&self) -> i64 {
         match self.first_unstable {
             Some(offset) if offset < self.high_watermark => offset,

@@ -81,6 +81,8 @@ impl Shared {
         // Where it does not move, transactions decided below it hold readers back until it is named again, as in Kafka.
         if state.high_watermark >= offset {
             state.set_high_watermark(offset);
+        } else {
+            state.hold_back_reopened();
         }
         self.snapshot_at_end(&mut state);
         let log_start = state.log_start;
