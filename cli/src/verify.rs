@@ -21,6 +21,7 @@ use oncelog_formats::file_name::{Kind, Suffix, parse_file_name, segment_file_nam
 use oncelog_formats::{checkpoint, clean_shutdown, epoch_checkpoint, partition_metadata, snapshot};
 use segment::{SegmentWalk, Totals};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use window::Window;
@@ -98,6 +99,7 @@ impl Verify<'_> {
                 format_args!("covers offsets up to {offset}, but the log ends before"),
             );
         }
+        self.check_orphans()?;
         self.check_checkpoints();
         self.ask_the_engine();
         Ok(())
@@ -122,6 +124,31 @@ impl Verify<'_> {
             return Err(CliError::Refused(format!("{}: {reason}", self.place.directory.display())));
         }
         Ok(segments)
+    }
+
+    /// Indexes whose segment is not there, before the first that is. An interrupted removal leaves such, a clean stop does not.
+    fn check_orphans(&mut self) -> CliResult<()> {
+        let names: BTreeMap<String, bool> = self
+            .device
+            .list(&self.place.directory)?
+            .into_iter()
+            .map(|entry| (entry.name, entry.is_directory))
+            .collect();
+        let from = self.promised.log_start.unwrap_or(0);
+        for name in names.keys() {
+            let Some(parsed) = parse_file_name(name).filter(|parsed| parsed.suffix == Suffix::None) else { continue };
+            let is_index = matches!(parsed.kind, Kind::OffsetIndex | Kind::TimeIndex | Kind::TxnIndex);
+            let log = segment_file_name(parsed.base_offset, Kind::Log);
+            if is_index && names.get(&log) != Some(&false) && (from..self.log.start).contains(&parsed.base_offset) {
+                let offset = Some(parsed.base_offset);
+                let what = format_args!("stands without {log}: a segment is missing");
+                match self.promised.clean {
+                    true => self.findings.problem(name, None, offset, what),
+                    false => self.findings.note(name, None, offset, what),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn walk_segments(&mut self, history: &mut History) -> CliResult<()> {

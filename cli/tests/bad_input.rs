@@ -325,6 +325,11 @@ fn a_missing_segment_is_found() {
     let said = log.verify_finds_a_problem();
     assert!(said.contains("a segment is missing"), "{said}");
     log.all_look();
+    // Without its first segment a log looks like one that begins later, but for the indexes.
+    let log = Fixture::new();
+    std::fs::remove_file(log.first_segment()).expect("a removed segment");
+    let said = log.verify_finds_a_problem();
+    assert!(said.contains("without 00000000000000000000.log: a segment is missing"), "{said}");
     // Without its last segment a log ends early, which no reader may take for its end.
     let log = Fixture::new();
     std::fs::remove_file(log.files("log").pop().expect("a segment")).expect("a removed segment");

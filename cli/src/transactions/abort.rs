@@ -36,7 +36,10 @@ pub fn run(args: &AbortArgs) -> CliResult {
     let id = args.producer_id;
     let Some(txn) = log.open_transactions()?.into_iter().find(|txn| txn.producer_id == id) else {
         engine.close()?;
-        return Err(CliError::Refused(format!("producer {id} has no transaction open here")));
+        return Err(CliError::Refused(format!(
+            "producer {id} has no transaction open in {}",
+            place.directory.display()
+        )));
     };
     let raises = args.transaction_version >= 2 && txn.producer_epoch < i16::MAX;
     let epoch = txn.producer_epoch + i16::from(raises);
