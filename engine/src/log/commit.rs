@@ -4,8 +4,8 @@
 //! engine's committer thread is one more caller: it waits for what nobody waits for in person. One group is in flight at a
 //! time, because the next one starts with the partial block that this one ends with.
 //!
-//! Callers wait at one of two gates: those that the flight carries, and those behind it. When it lands, all of the first
-//! and one of the second are woken, who leads the next: nobody wakes to find that nothing has changed for him.
+//! Callers wait at one of two gates: those that the flight carries, and those behind it. When it lands, one of the second,
+//! who leads the next, and all of the first are woken: nobody wakes to find that nothing has changed for him.
 
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -82,29 +82,27 @@ impl Shared {
             if level == Ack::Durable {
                 state.progress.durable_wanted = state.progress.durable_wanted.max(number);
             }
-            state = match &state.progress.flight {
-                None => self.lead(state),
+            let reached = match &state.progress.flight {
+                None => self.lead(state, number, level),
                 Some(flight) => {
                     let carried = flight.number >= number && (level != Ack::Durable || flight.durable);
-                    self.wait_at_gate(state, carried)
+                    let gate = &self.gates[gate_of(state.progress.turn, carried)];
+                    let entered = gate.enter();
+                    drop(state);
+                    gate.wait(entered, number, level)
                 }
             };
+            if reached {
+                return Ok(());
+            }
+            state = self.state.lock();
         }
-    }
-
-    fn wait_at_gate<'a>(&'a self, mut state: MutexGuard<'a, State>, carried: bool) -> MutexGuard<'a, State> {
-        let gate = gate_of(state.progress.turn, carried);
-        state.progress.waiting[gate] += 1;
-        self.gates[gate].wait(&mut state);
-        state.progress.waiting[gate] -= 1;
-        state
     }
 
     /// One who leaves without leading wakes another where somebody waits for a leader.
     fn hand_over(&self, state: &State) {
-        let gate = gate_of(state.progress.turn, true);
-        if state.progress.flight.is_none() && state.progress.waiting[gate] > 0 {
-            self.gates[gate].notify_one();
+        if state.progress.flight.is_none() {
+            self.gates[gate_of(state.progress.turn, true)].wake_one();
         }
     }
 
@@ -132,12 +130,14 @@ impl Shared {
         }
     }
 
-    /// One turn as leader. Called with nothing in flight; returns with nothing in flight.
-    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    /// One turn as leader. Called with nothing in flight; answers whether it has brought the append to the level.
+    fn lead(&self, mut state: MutexGuard<'_, State>, number: u64, level: Ack) -> bool {
         let mut turn = self.begin_turn(&mut state);
         drop(state);
         let result = self.carry(&mut turn);
-        self.land(turn, result)
+        let reached = result.is_ok() && turn.number >= number && (level != Ack::Durable || turn.durable);
+        self.land(turn, result);
+        reached
     }
 
     /// Takes what is to be carried next. From now on there is a flight, which [`Self::land`] ends.
@@ -148,7 +148,7 @@ impl Shared {
     }
 
     /// Ends a flight: tells everyone whom it carried, and one who leads the next.
-    fn land(&self, mut turn: Turn, result: DeviceResult<()>) -> MutexGuard<'_, State> {
+    fn land(&self, mut turn: Turn, result: DeviceResult<()>) {
         if let Some(group) = turn.group.take() {
             if group.length > group.carried {
                 let took_ns = self.clock.monotonic_ns().saturating_sub(turn.began_ns);
@@ -172,17 +172,19 @@ impl Shared {
         {
             background.commits.ask(self.this());
         }
-        self.gates[gate_of(landed, true)].notify_all();
-        match state.latch {
-            None => drop(self.gates[gate_of(landed, false)].notify_one()),
-            Some(_) => drop(self.gates[gate_of(landed, false)].notify_all()),
-        }
+        let (written, durable) = (state.progress.written, state.progress.durable);
+        let latched = state.latch.is_some();
         let mut ready = ready_futures(&mut state);
         ready.extend(state.due_followers());
-        if !ready.is_empty() {
-            MutexGuard::unlocked(&mut state, || ready.into_iter().for_each(Waker::wake));
+        drop(state);
+        let [carried, behind] = [true, false].map(|carried| &self.gates[gate_of(landed, carried)]);
+        // Who leads the next group is on his way before all the others.
+        match latched {
+            false => behind.wake_one(),
+            true => behind.land(written, durable),
         }
-        state
+        carried.land(written, durable);
+        ready.into_iter().for_each(Waker::wake);
     }
 
     /// A turn for one who looks after many logs: `None` where there is a flight already or nothing that was asked for.
@@ -205,13 +207,13 @@ impl Shared {
     /// Carries a turn on this thread and lands it.
     pub(crate) fn carry_and_land(&self, mut turn: Turn) {
         let result = self.carry(&mut turn);
-        drop(self.land(turn, result));
+        self.land(turn, result);
     }
 
     /// Lands a turn that was [`Turn::as_one_write`].
     pub(crate) fn land_one_write(&self, mut turn: Turn, result: DeviceResult<()>) {
         turn.unsynced = !turn.durable;
-        drop(self.land(turn, result));
+        self.land(turn, result);
     }
 
     /// Somebody waits for this append to be durable, or will.

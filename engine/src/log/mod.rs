@@ -8,6 +8,7 @@ mod committed;
 mod cursors;
 mod describe;
 mod fetch;
+mod gate;
 mod hanging;
 mod read;
 mod retain;
@@ -65,7 +66,7 @@ pub(crate) struct Shared {
     /// The settings in the state, for those who do not need it.
     pub(crate) config: RwLock<Arc<Config>>,
     /// Where callers wait for the device: those that the flight carries, and those behind it (see `commit`).
-    pub(crate) gates: [Condvar; 2],
+    pub(crate) gates: [gate::Gate; 2],
     /// Where callers wait for space.
     pub(crate) space: Condvar,
     /// One at a time writes side files and checkpoints, or truncates.

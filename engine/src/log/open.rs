@@ -368,7 +368,7 @@ fn assemble(
         checkpoints: context.checkpoints.clone(),
         config: RwLock::new(state.config.clone()),
         state: Mutex::new(state),
-        gates: [Condvar::new(), Condvar::new()],
+        gates: Default::default(),
         space: Condvar::new(),
         upkeep: Mutex::new(()),
         buffers: context.buffers.clone(),

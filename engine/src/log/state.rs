@@ -201,8 +201,6 @@ pub(crate) struct Progress {
     pub flight: Option<Flight>,
     /// Counts flights; its parity says at which gate the callers wait that the flight carries.
     pub turn: u64,
-    /// Callers at each gate.
-    pub waiting: [u32; 2],
     /// The committer was asked to get every append up to this one written.
     pub committer_wanted: u64,
     /// The committer has a turn to come.
@@ -234,7 +232,6 @@ impl Progress {
             durable_offset,
             flight: None,
             turn: 0,
-            waiting: [0; 2],
             committer_wanted: 0,
             committer_asked: false,
             committer_held_up: false,
