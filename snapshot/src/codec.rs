@@ -13,7 +13,7 @@ use oncelog_formats::snapshot::{
 
 use crate::open_txns::OpenTxns;
 use crate::producer::ProducerEntry;
-use crate::table::{Frozen, FrozenBlock, ProducerTable};
+use crate::table::{Frozen, FrozenBlock, ProducerTable, entry_term};
 
 /// Entries that are read from a view in one step: some microseconds of work.
 pub const STEP_ENTRIES: usize = 256;
@@ -49,18 +49,20 @@ pub struct Loaded {
 pub struct Encoder {
     writer: SnapshotWriter,
     meta: SnapshotMeta,
+    /// Of the producers pushed: where some were still on disk when the view began, the view does not know it.
     digest: u64,
 }
 
 impl Encoder {
     /// A file of what `frozen` shows.
     pub fn new(frozen: &Frozen, meta: SnapshotMeta) -> Self {
-        Self { writer: SnapshotWriter::new(frozen.len), meta, digest: frozen.digest }
+        Self { writer: SnapshotWriter::new(frozen.len), meta, digest: 0 }
     }
 
     /// The next blocks of the view.
     pub fn push(&mut self, blocks: &[FrozenBlock]) {
         for (producer_id, entry) in blocks.iter().flat_map(FrozenBlock::entries) {
+            self.digest = self.digest.wrapping_add(entry_term(producer_id, &entry));
             self.writer.push_entry(&to_kafka(producer_id, &entry));
             self.writer.push_extra(producer_id, entry.last_append_ms, entry.batches());
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use oncelog_snapshot::pages::{PageWriter, decode_page};
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
-    AdmitOptions, Frozen, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Verdict, admit,
+    AdmitOptions, Frozen, Hint, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Update, Verdict, admit,
 };
 
 type Model = BTreeMap<i64, ProducerEntry>;
@@ -27,6 +27,8 @@ struct World {
     /// A checkpoint being written, and the model then.
     checkpoint: Option<(Frozen, PageWriter, Model)>,
     stored: Stored,
+    /// By page, what was put off until it comes.
+    put_off: BTreeMap<usize, Vec<(i64, Update)>>,
     /// Ids that the checkpoint being read may name, and those changed since it began.
     named: BTreeSet<i64>,
     changed: BTreeSet<i64>,
@@ -64,6 +66,7 @@ fn a_million_operations_beside_a_naive_map() {
         "touched",
         "removed",
         "expired on arrival",
+        "put off",
     ] {
         assert!(world.done.get(wanted).is_some_and(|&times| times > 20), "{wanted} hardly happened: {:?}", world.done);
     }
@@ -83,6 +86,7 @@ impl World {
             named: BTreeSet::new(),
             changed: BTreeSet::new(),
             stored: Stored::default(),
+            put_off: BTreeMap::new(),
             done: BTreeMap::new(),
         };
         // Dense, scattered, a few of each block, negative.
@@ -148,8 +152,13 @@ impl World {
 
     fn supply(&mut self, page: usize) {
         let blocks = decode_page(&self.stored.pages[page].1).expect("as written");
+        let updates = self.put_off.remove(&page).unwrap_or_default();
+        let ids: Vec<i64> = updates.iter().map(|(id, _)| *id).collect();
+        let replay = |table: &mut ProducerTable| {
+            updates.iter().for_each(|(id, update)| table.apply(*id, update, Hint::default()));
+        };
         if self.below(8) == 0 {
-            return self.table.supply(page, blocks, i64::MIN);
+            return self.table.supply(page, blocks, i64::MIN, &ids, replay);
         }
         let limit_ms = self.now_ms - EXPIRATION_MS;
         let here: BTreeSet<i64> =
@@ -158,7 +167,7 @@ impl World {
             !here.contains(id) || e.txn_first_offset.is_some() || e.last_append_ms > limit_ms
         };
         let gone: Vec<i64> = self.model.extract_if(.., |id, e| !stays(id, e)).map(|(id, _)| id).collect();
-        self.table.supply(page, blocks, limit_ms);
+        self.table.supply(page, blocks, limit_ms, &ids, replay);
         if !gone.is_empty() {
             self.note("expired on arrival");
         }
@@ -286,7 +295,9 @@ impl World {
     fn freeze(&mut self) {
         if self.views.len() < 3 {
             let frozen = self.table.freeze();
-            assert_eq!((frozen.len, frozen.digest), (self.model.len(), self.table.digest()));
+            if self.put_off.is_empty() {
+                assert_eq!((frozen.len, frozen.digest), (self.model.len(), self.table.digest()));
+            }
             self.views.push_back((frozen, self.model.clone(), Model::new()));
         }
     }
@@ -318,7 +329,7 @@ impl World {
     fn begin_checkpoint(&mut self) {
         if self.checkpoint.is_none() {
             let all = self.stored.changes.len() >= 5;
-            if all {
+            if all || !self.put_off.is_empty() {
                 self.have_all();
             }
             let mut frozen = self.table.freeze_changes(all);
@@ -368,6 +379,33 @@ impl World {
         self.changed = BTreeSet::new();
         assert_eq!((self.table.len(), self.table.digest()), (self.model.len(), table_of(&self.model).digest()));
         self.note("crashes");
+        self.put_off.clear();
+        for _ in 0..self.below(200) {
+            self.put_off_one();
+        }
+    }
+
+    /// What a replay finds of a producer that is still on disk.
+    fn put_off_one(&mut self) {
+        let id = self.id();
+        let Some(page) = self.table.missing_page(id) else { return };
+        let entry = self.model.get(&id).copied().unwrap_or_default();
+        let (batch, origin) = self.batch(id, entry);
+        let options = AdmitOptions {
+            origin,
+            verification_enabled: false,
+            txn_version: Some(0),
+            guard: None,
+            now_ms: self.now_ms,
+        };
+        let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+        if let Verdict::Append { update, .. } = admit(&known, None, None, &batch, &options) {
+            self.put_off.entry(page).or_default().push((id, update));
+            self.model.entry(id).or_default().apply(&update);
+            self.changed.insert(id);
+            self.next_offset = batch.last_offset + 1;
+            self.note("put off");
+        }
     }
 
     fn compare(&mut self) {

@@ -9,7 +9,9 @@ mod many_logs;
 mod memory;
 mod producers;
 mod read;
+mod recovery;
 mod small;
+mod snapshot;
 mod sustained;
 mod tables;
 mod transactions;
@@ -46,6 +48,8 @@ pub(crate) const SUITES: &[Suite] = &[
     transactions::SUITE,
     dedup::SUITE,
     producers::SUITE,
+    snapshot::SUITE,
+    recovery::SUITE,
     eos::SUITE,
 ];
 
@@ -74,8 +78,13 @@ pub(crate) fn parse_figure(line: &str) -> Result<Figure, Failure> {
 type Child = fn(&Options) -> Result<(), Failure>;
 
 /// Those parts by name.
-const CHILDREN: &[(&str, Child)] =
-    &[(busy::CHILD, busy::child), (memory::CHILD, memory::child), (producers::CHILD, producers::child)];
+const CHILDREN: &[(&str, Child)] = &[
+    (busy::CHILD, busy::child),
+    (memory::CHILD, memory::child),
+    (producers::CHILD, producers::child),
+    (recovery::FILL, recovery::fill_child),
+    (recovery::OPEN, recovery::open_child),
+];
 
 /// Runs the part called `task`.
 pub(crate) fn run_child(task: &str, options: &Options) -> Result<(), Failure> {

@@ -98,20 +98,21 @@ impl Shared {
             recovered.remember_in_file(log_end);
         }
         let memory_offset = recovered.memory_offset.unwrap_or(-1);
+        let waits = !recovered.begun.as_ref().is_some_and(|begun| begun.is_large);
         let shared = assemble(context, dir, topic, partition, options, recovered);
-        shared.settle(log_start, high_watermark, log_end, memory_offset)?;
+        shared.settle(log_start, high_watermark, log_end, memory_offset, waits)?;
         let mut shared = shared;
         shared.report.duration_ms = (context.clock.monotonic_ns() - began_ns) as f64 / 1e6;
         Ok(shared)
     }
 
-    /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written.
-    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, memory_offset: i64) -> Result<()> {
+    /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written, unless
+    /// there are too many producers to wait for that.
+    fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, memory_offset: i64, waits: bool) -> Result<()> {
         let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
         let log_start = log_start.max(first_base).min(log_end.max(first_base));
         let batch = self.batch_base_at(log_start)?;
-        // Where producers are still in a checkpoint, no side file is waited for.
-        let is_whole = {
+        {
             let mut state = self.state.lock();
             (state.log_start, state.log_start_batch) = (log_start, batch);
             let cut_end = state.epochs.truncate_from_end(log_end);
@@ -119,17 +120,15 @@ impl Shared {
             state.epochs_dirty |= cut_end || cut_start;
             let wanted = if state.follows_end { log_end } else { high_watermark };
             state.set_high_watermark(wanted);
-            let is_whole = state.producers.any_missing_page().is_none();
-            if is_whole {
+            if waits {
                 self.snapshot_at_end(&mut state);
             }
             // As in Kafka, which reads its own snapshot of the end back: that one still knows them. Not before the replay: who
             // was silent when the snapshot was taken may have appended since.
             let expiration_ms = state.config.producer_id_expiration_ms;
             state.producers.expire(self.clock.now_ms(), expiration_ms);
-            is_whole
-        };
-        if is_whole {
+        }
+        if waits {
             self.upkeep()?;
         }
         if self.report.damage.is_empty() {
@@ -242,6 +241,7 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     recovery.memory_offset = Some(offset);
     recovery.view.reach.complete_from = offset;
     recovery.begun = None;
+    recovery.prepared = 0;
     recovery.forget_checkpoints()?;
     for base in std::mem::take(&mut recovery.segments).into_keys() {
         recovery.forget_segment(base, "lies below the log start")?;
@@ -326,7 +326,7 @@ fn assemble(
     let newest_snapshot =
         recovered.layout.snapshots.iter().copied().filter(|o| *o < log_end || used == Some(*o)).max().unwrap_or(-1);
     let state = State {
-        prepared: staging.start,
+        prepared: staging.start.max(recovered.prepared / BLOCK_BYTES as u64 * BLOCK_BYTES as u64),
         staging,
         config: Arc::new(options.config),
         log_start: 0,

@@ -5,21 +5,27 @@
 
 use std::ops::ControlFlow;
 
-use oncelog_device::DeviceFile;
+use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile};
 use oncelog_formats::batch::{FRAME_BYTES, HEADER_BYTES, MAGIC};
 use oncelog_formats::{BatchHeader, BatchView};
 
 use crate::error::Result;
 
-/// How many bytes one read of a scan asks for.
-const CHUNK_BYTES: usize = 1 << 20;
+/// How many bytes the first read of a scan asks for, and how many the following ones come to: a scan may have a few bytes
+/// to look at or a log, which is read past the page cache in pieces that keep the disk busy.
+const FIRST_BYTES: usize = 128 << 10;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// How far behind the last good batch anything but zeroes is looked for. What a crash leaves half written is shorter; a
+/// prepared file is much longer, and reading its zeroes would take as long as reading a log.
+const LOOK_BYTES: u64 = 8 << 20;
 
 /// Why a scan stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// Exactly at the given end.
     End,
-    /// What follows holds only zeroes: a prepared tail.
+    /// What follows holds only zeroes, as far as was looked: a prepared tail.
     Zeroes,
     /// The bytes that follow are no whole valid batch.
     Broken(String),
@@ -34,6 +40,8 @@ pub(crate) struct ScanEnd {
     pub next_offset: i64,
     /// Why it stopped there.
     pub stop: Stop,
+    /// Up to here there are only zeroes behind it.
+    pub zeroes_to: u64,
 }
 
 /// Reads `file` over `position..end` and calls `visit` with the position of each whole batch whose checksum holds
@@ -46,13 +54,13 @@ pub(crate) fn scan(
     mut visit: impl FnMut(u64, BatchView<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<ScanEnd> {
     let mut window = Window::new(file, end);
-    let mut at = ScanEnd { position, next_offset: expected_offset, stop: Stop::End };
+    let mut at = ScanEnd { position, next_offset: expected_offset, stop: Stop::End, zeroes_to: position };
     while at.position < end {
         let left = end - at.position;
         let batch_bytes = match frame(window.at(at.position, (FRAME_BYTES as u64).min(left) as usize)?, left) {
             Ok(bytes) => bytes,
             Err(reason) => {
-                at.stop = window.classify(at.position, reason)?;
+                (at.stop, at.zeroes_to) = window.classify(at.position, reason)?;
                 break;
             }
         };
@@ -68,7 +76,7 @@ pub(crate) fn scan(
                 }
             }
             Err(reason) => {
-                at.stop = window.classify(at.position, reason)?;
+                (at.stop, at.zeroes_to) = window.classify(at.position, reason)?;
                 break;
             }
         }
@@ -113,41 +121,54 @@ struct Window<'a> {
     file: &'a dyn DeviceFile,
     end: u64,
     start: u64,
-    buffer: Vec<u8>,
+    buffer: AlignedBuffer,
+    filled: usize,
+    chunk: usize,
 }
 
 impl<'a> Window<'a> {
     fn new(file: &'a dyn DeviceFile, end: u64) -> Self {
-        Self { file, end, start: 0, buffer: Vec::new() }
+        Self { file, end, start: 0, buffer: AlignedBuffer::new(0), filled: 0, chunk: FIRST_BYTES }
     }
 
-    /// Bytes `position..position + length`, which must lie before the end.
+    /// Bytes `position..position + length`, which must lie before the end; fewer where the file ends before.
     fn at(&mut self, position: u64, length: usize) -> Result<&[u8]> {
-        let held = self.start..self.start + self.buffer.len() as u64;
+        let held = self.start..self.start + self.filled as u64;
         if !(held.contains(&position) && position + length as u64 <= held.end) {
-            let want = length.max(CHUNK_BYTES).min((self.end - position) as usize);
-            self.buffer.resize(want, 0);
-            self.start = position;
-            let read = self.file.read(position, &mut self.buffer)?;
-            self.buffer.truncate(read);
+            self.read(position, length)?;
         }
         let from = (position - self.start) as usize;
-        Ok(&self.buffer[from..(from + length).min(self.buffer.len())])
+        Ok(&self.buffer.as_slice()[from.min(self.filled)..(from + length).min(self.filled)])
     }
 
-    fn classify(&mut self, position: u64, reason: String) -> Result<Stop> {
+    fn read(&mut self, position: u64, length: usize) -> Result<()> {
+        let skip = (position % BLOCK_BYTES as u64) as usize;
+        let left = (self.end - position) as usize + skip;
+        let want = (skip + length).max(self.chunk).min(left).next_multiple_of(BLOCK_BYTES);
+        if want > self.buffer.capacity_bytes() {
+            self.buffer = AlignedBuffer::new(want);
+        }
+        self.chunk = (self.chunk * 2).min(CHUNK_BYTES);
+        // Should this fail, nothing is held.
+        (self.start, self.filled) = (position - skip as u64, 0);
+        self.filled = self.file.read_blocks(self.start, &mut self.buffer, want)?.min(left);
+        Ok(())
+    }
+
+    fn classify(&mut self, position: u64, reason: String) -> Result<(Stop, u64)> {
         let mut at = position;
-        while at < self.end {
-            let length = (self.end - at).min(CHUNK_BYTES as u64) as usize;
+        let end = self.end.min(position.saturating_add(LOOK_BYTES));
+        while at < end {
+            let length = (end - at).min(FIRST_BYTES as u64) as usize;
             let bytes = self.at(at, length)?;
             if bytes.is_empty() {
                 break;
             }
             if bytes.iter().any(|&b| b != 0) {
-                return Ok(Stop::Broken(reason));
+                return Ok((Stop::Broken(reason), position));
             }
             at += bytes.len() as u64;
         }
-        Ok(Stop::Zeroes)
+        Ok((Stop::Zeroes, at))
     }
 }

@@ -12,6 +12,9 @@ use super::frozen::FrozenBlock;
 use super::line::WIDE;
 use crate::producer::ProducerEntry;
 
+/// A slot, and the entries of it that fit no line.
+type Assembled = (Slot, Vec<(i64, ProducerEntry)>);
+
 #[derive(Debug, Clone)]
 pub(super) struct Absent {
     /// Where the hashes of each page begin; the first one's range begins at 0.
@@ -43,10 +46,10 @@ impl Absent {
         (self.first < self.supplied.len()).then_some(self.first)
     }
 
-    /// The slots of a page with everything put on that changed since it was written.
-    pub fn supply(&mut self, page: usize, blocks: Vec<FrozenBlock>) -> Vec<(Slot, Vec<(i64, ProducerEntry)>)> {
+    /// The slots of a page with everything put on that changed since it was written; `None` if it was supplied before.
+    pub fn supply(&mut self, page: usize, blocks: Vec<FrozenBlock>) -> Option<Vec<Assembled>> {
         if self.supplied.get(page) != Some(&false) {
-            return Vec::new();
+            return None;
         }
         self.supplied[page] = true;
         while self.supplied.get(self.first) == Some(&true) {
@@ -64,12 +67,12 @@ impl Absent {
         for (key, changed) in changes {
             versions.entry(key).or_default().extend(changed);
         }
-        versions.into_iter().filter_map(|((_, block), versions)| assemble(block, &versions)).collect()
+        Some(versions.into_iter().filter_map(|((_, block), versions)| assemble(block, &versions)).collect())
     }
 }
 
 /// A slot from versions of its block, oldest first; none if nobody is left in it.
-fn assemble(block: i64, versions: &[FrozenBlock]) -> Option<(Slot, Vec<(i64, ProducerEntry)>)> {
+fn assemble(block: i64, versions: &[FrozenBlock]) -> Option<Assembled> {
     let mut slot: Option<Slot> = None;
     let mut odd: BTreeMap<i64, ProducerEntry> = BTreeMap::new();
     for version in versions {

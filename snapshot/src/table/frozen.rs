@@ -154,6 +154,15 @@ impl Versions {
         slot.generation = self.generation;
     }
 
+    /// The slot was as it is now before any view was begun; what changed in it did so behind the checkpoint that the table
+    /// was restored from.
+    pub fn backdate(&mut self, slot: &mut Slot) {
+        slot.generation = u32::from(slot.dirty() != 0);
+        if slot.dirty() != 0 {
+            self.changed.push(slot.block);
+        }
+    }
+
     /// A slot for a new block is made.
     pub fn note_new(&mut self, block: i64) {
         if self.checkpointed > 0 {

@@ -28,6 +28,11 @@ use crate::producer::{Known, ProducerEntry, Standing, Update};
 pub use directory::Hint;
 pub use frozen::{Frozen, FrozenBlock};
 
+/// What a producer adds to the digest.
+pub(crate) fn entry_term(producer_id: i64, entry: &ProducerEntry) -> u64 {
+    digest::entry_term(producer_id, entry)
+}
+
 /// Where a block stands in the order of frozen views and pages.
 pub(crate) fn block_hash(block: i64) -> u64 {
     directory::hash(block)
@@ -298,22 +303,44 @@ impl ProducerTable {
         self.absent.as_ref()?.first()
     }
 
-    /// The blocks of a page, as read. Nothing happens if it was supplied before. Who has no transaction open and last
-    /// appended at `limit_ms` or before is dropped at once: see [`Self::expire`].
-    pub fn supply(&mut self, page: usize, blocks: Vec<FrozenBlock>, limit_ms: i64) {
+    /// The blocks of a page, as read. Nothing happens if it was supplied before.
+    ///
+    /// `replay` then does to the producers `ids` of this page what was put off until it came: it counts as older than
+    /// every frozen view, and as changed since the checkpoint. Who has no transaction open and last appended at `limit_ms`
+    /// or before is dropped at last: see [`Self::expire`].
+    pub fn supply(
+        &mut self,
+        page: usize,
+        blocks: Vec<FrozenBlock>,
+        limit_ms: i64,
+        ids: &[i64],
+        replay: impl FnOnce(&mut Self),
+    ) {
         let Some(absent) = &mut self.absent else { return };
-        let mut expired = Vec::new();
-        for (slot, odd) in absent.supply(page, blocks) {
+        let Some(slots) = absent.supply(page, blocks) else { return };
+        if absent.first().is_none() {
+            self.absent = None;
+        }
+        let mut here: Vec<i64> = ids.iter().map(|id| place_of(*id).0).collect();
+        for (mut slot, odd) in slots {
             self.odd.extend(odd);
+            // Of the newest freeze, so that no view keeps a copy of what it would show.
+            slot.generation = self.versions.generation();
+            here.push(slot.block);
+            self.directory.insert(slot);
+        }
+        replay(self);
+        let mut expired = Vec::new();
+        here.sort_unstable();
+        here.dedup();
+        for block in here {
+            let Some(slot) = self.directory.find_mut(block, Hint::default()) else { continue };
+            self.versions.backdate(slot);
             let old = slot.lines().filter(|(id, line)| {
                 let (append_ms, has_txn) = last_append(*id, line, &self.odd);
                 append_ms <= limit_ms && !has_txn
             });
             expired.extend(old.map(|(id, _)| id));
-            self.directory.insert(slot);
-        }
-        if absent.first().is_none() {
-            self.absent = None;
         }
         for id in expired {
             self.remove(id);

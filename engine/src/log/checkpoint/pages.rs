@@ -15,6 +15,7 @@ use parking_lot::MutexGuard;
 
 use crate::error::{Error, Result};
 use crate::log::Shared;
+use crate::log::recover::supply;
 use crate::log::state::State;
 
 /// How many bytes one read of a whole file asks for.
@@ -119,7 +120,8 @@ impl Shared {
                 return ControlFlow::Break(());
             }
             let limit_ms = self.clock.now_ms().saturating_sub(state.config.producer_id_expiration_ms);
-            state.producers.supply(page, blocks, limit_ms);
+            let State { producers, checkpoint, .. } = &mut *state;
+            supply(producers, &mut checkpoint.put_off, page, blocks, limit_ms);
             if page - first + 1 < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let read = match count {

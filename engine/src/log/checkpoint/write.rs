@@ -17,7 +17,7 @@ use oncelog_snapshot::pages::PageWriter;
 use super::pages::PageFile;
 use crate::error::{Error, Result};
 use crate::log::Shared;
-use crate::log::recover::Begun;
+use crate::log::recover::{Begun, PutOff};
 use crate::log::state::State;
 use crate::log::types::{Ack, OpenReport};
 use crate::segment::walk::Walker;
@@ -26,22 +26,27 @@ use crate::segment::walk::Walker;
 const LIST_STEP: usize = 2048;
 /// Files of a chain at most: each is opened at a recovery.
 const LONGEST_CHAIN: usize = 24;
+/// Files of changes are read at an opening, whole: so many bytes of them at most, unless one alone has more.
+const LEAST_LATER_BYTES: u64 = 1 << 20;
+const MOST_LATER_BYTES: u64 = 16 << 20;
 /// Bytes a second that a recovery is taken to read before one was measured.
 const USUAL_REPLAY_BYTES_PER_S: f64 = 500e6;
+/// The same of files of changes.
+const CHANGES_BYTES_PER_S: f64 = 300e6;
 /// What every opening takes before it reads the tail.
 const OPENING: Duration = Duration::from_micros(500);
 /// How long after a failure the next one is tried.
 const RETRY_MS: i64 = 5_000;
 /// What a recovery is taken to need for a producer of a `.snapshot`.
 const PRODUCER_LOAD: Duration = Duration::from_nanos(500);
-/// What a recovery is taken to wait for each page of producers that the tail touches.
-const PAGE_READ: Duration = Duration::from_micros(100);
 
 /// The checkpoints of an open log.
 #[derive(Default)]
 pub(crate) struct Checkpoints {
     /// The pages that the table still needs.
     pub pages: Option<Arc<PageFile>>,
+    /// What waits for them.
+    pub(in crate::log) put_off: PutOff,
     pub chain: Chain,
     /// Bytes a second that the last recovery read; 0 if it read too little to tell.
     pub replay_bytes_per_s: f64,
@@ -52,8 +57,8 @@ pub(crate) struct Checkpoints {
 impl Checkpoints {
     /// Of a log that was opened so.
     pub(in crate::log) fn behind(begun: Option<Begun>, report: &OpenReport) -> Self {
-        let Begun { chain, pages, .. } = begun.unwrap_or_default();
-        Self { pages, chain, replay_bytes_per_s: report.replay_bytes_per_s(), not_before_ms: i64::MIN }
+        let Begun { chain, pages, put_off, .. } = begun.unwrap_or_default();
+        Self { pages, put_off, chain, replay_bytes_per_s: report.replay_bytes_per_s(), not_before_ms: i64::MIN }
     }
 }
 
@@ -77,7 +82,7 @@ impl Chain {
     fn is_over(&self) -> bool {
         self.offsets.is_empty()
             || self.offsets.len() >= LONGEST_CHAIN
-            || self.later_bytes > self.first_bytes.max(1 << 20)
+            || self.later_bytes > self.first_bytes.clamp(LEAST_LATER_BYTES, MOST_LATER_BYTES)
     }
 }
 
@@ -99,12 +104,12 @@ impl State {
         behind.saturating_sub(covered)
     }
 
-    /// What an opening would need for the producers: those of a snapshot all, those of a checkpoint that changed since, or
-    /// all where that is less.
+    /// What an opening would need for the producers: of a snapshot all are loaded, of a checkpoint what it changes.
     fn producers_s(&self) -> f64 {
-        let all_s = self.producers.len() as f64 * PRODUCER_LOAD.as_secs_f64();
-        let changed_s = self.producers.changed_blocks() as f64 * PAGE_READ.as_secs_f64();
-        if self.checkpoint.chain.offsets.is_empty() { all_s } else { changed_s.min(all_s / 2.0) }
+        match self.checkpoint.chain.offsets.is_empty() {
+            true => self.producers.len() as f64 * PRODUCER_LOAD.as_secs_f64(),
+            false => self.checkpoint.chain.later_bytes as f64 / CHANGES_BYTES_PER_S,
+        }
     }
 
     /// Half of the budget. The other half is for what every opening does and for a disk that is slower than it was.
@@ -182,7 +187,7 @@ impl Shared {
         // What lies below a checkpoint is not looked at again, so the indexes of closed segments must be there.
         self.write_side_files()?;
         let all = self.state.lock().checkpoint.chain.is_over();
-        let mut state = if all { self.state_with_all()? } else { self.state.lock() };
+        let mut state = self.state_with_all()?;
         let end = state.log_end();
         let nothing_new = end == 0 || state.checkpoint.chain.offsets.last() == Some(&end);
         if state.closed || state.read_only.is_some() || nothing_new {
@@ -269,6 +274,7 @@ impl Shared {
     /// Removes every checkpoint, for good when this returns: what they say is about to be cut off.
     pub(in crate::log) fn forget_checkpoints(&self, state: &mut State) -> Result<()> {
         (state.checkpoint.chain, state.checkpoint.pages) = (Chain::default(), None);
+        state.checkpoint.put_off.clear();
         super::load::remove_all_but(&*self.device, &self.dir, &[])
     }
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use oncelog_formats::log_checkpoint::LogCheckpoint;
 use oncelog_formats::txn_index::AbortedTxn;
-use oncelog_snapshot::OpenTxns;
+use oncelog_snapshot::{FrozenBlock, Incoming, OpenTxns, ProducerTable};
 
 use super::kept::MEMORY_FILE;
+use super::replay::replay;
 use super::{Bounds, Opened, Reach, Recovery, Starts, View};
 use crate::error::Result;
 use crate::index::SegmentIndex;
@@ -28,12 +29,19 @@ const PAGES_AT_ONCE: usize = 16;
 /// After so many reads of single pages the whole file is read.
 const SINGLE_READS: usize = 128;
 
+/// Batches of producers that are still in a checkpoint, by page, with the time to count as their append. Such a batch
+/// changes its producer alone, so it waits for the page: an opening costs what it reads of the log, not what it touches.
+pub(in crate::log) type PutOff = BTreeMap<usize, Vec<(Incoming, i64)>>;
+
 /// The checkpoint that a recovery has begun at.
 #[derive(Default)]
 pub(in crate::log) struct Begun {
     pub chain: Chain,
     /// Where the producers are that were not asked for yet.
     pub pages: Option<Arc<PageFile>>,
+    pub put_off: PutOff,
+    /// Too many producers to be waited for.
+    pub is_large: bool,
     single_reads: usize,
 }
 
@@ -128,20 +136,32 @@ impl Recovery<'_> {
         let open: BTreeSet<usize> = txns.ongoing().filter_map(|(id, _)| table.missing_page(id)).collect();
         self.view = View { producers: table, txns, reach: reach_of(&head) };
         let few = pages.count() <= PAGES_AT_ONCE;
-        self.begun = Some(Begun { chain, pages: Some(pages), single_reads: 0 });
+        self.begun = Some(Begun { chain, pages: Some(pages), is_large: !few, ..Begun::default() });
         open.into_iter().try_for_each(|page| self.supply(page))?;
-        while few && let Some(page) = self.view.producers.any_missing_page() {
-            self.supply(page)?;
+        if few {
+            self.supply_all()?;
         }
         Ok(Resume { base_offset: base, position: head.segment.size_bytes, next_offset: end, index, aborted })
     }
 
-    /// Makes sure that the producer is in memory.
-    pub(super) fn supply_for(&mut self, producer_id: i64) -> Result<()> {
-        match self.view.producers.missing_page(producer_id) {
-            Some(page) => self.supply(page),
-            None => Ok(()),
+    /// Puts the batch off if its producer is on disk and it has to do with no transaction; else its producer is in memory.
+    pub(super) fn put_off(&mut self, batch: &Incoming, append_ms: i64) -> Result<bool> {
+        let Some(page) = self.view.producers.missing_page(batch.producer_id) else { return Ok(false) };
+        if batch.transactional || batch.marker.is_some() {
+            self.supply(page)?;
+            return Ok(false);
         }
+        let Some(begun) = &mut self.begun else { return Ok(false) };
+        begun.put_off.entry(page).or_default().push((*batch, append_ms));
+        Ok(true)
+    }
+
+    /// Every producer is in memory.
+    pub(super) fn supply_all(&mut self) -> Result<()> {
+        while let Some(page) = self.view.producers.any_missing_page() {
+            self.supply(page)?;
+        }
+        Ok(())
     }
 
     fn supply(&mut self, page: usize) -> Result<()> {
@@ -149,20 +169,37 @@ impl Recovery<'_> {
         begun.single_reads += 1;
         let all = begun.single_reads > SINGLE_READS;
         let Some(pages) = begun.pages.clone() else { return Ok(()) };
-        let producers = &mut self.view.producers;
+        let (producers, put_off) = (&mut self.view.producers, &mut begun.put_off);
         if all {
             pages.read_from(producers.any_missing_page().unwrap_or(page), |page, blocks| {
-                producers.supply(page, blocks, i64::MIN);
+                supply(producers, put_off, page, blocks, i64::MIN);
                 ControlFlow::Continue(())
             })?;
         } else {
-            producers.supply(page, pages.read(page)?, i64::MIN);
+            supply(producers, put_off, page, pages.read(page)?, i64::MIN);
         }
         if producers.any_missing_page().is_none() {
             begun.pages = None;
         }
         Ok(())
     }
+}
+
+/// A page has come: what was put off is done. See [`ProducerTable::supply`].
+pub(in crate::log) fn supply(
+    producers: &mut ProducerTable,
+    put_off: &mut PutOff,
+    page: usize,
+    blocks: Vec<FrozenBlock>,
+    limit_ms: i64,
+) {
+    let batches = put_off.remove(&page).unwrap_or_default();
+    let ids: Vec<i64> = batches.iter().map(|(batch, _)| batch.producer_id).collect();
+    producers.supply(page, blocks, limit_ms, &ids, |producers| {
+        for (batch, append_ms) in &batches {
+            let _without_transactions = replay(producers, batch, *append_ms);
+        }
+    });
 }
 
 fn reach_of(head: &LogCheckpoint) -> Reach {

@@ -74,6 +74,11 @@ impl Recovery<'_> {
         if !last {
             self.drop_segments_behind(opened.base, end.next_offset)?;
         }
+        if end.stop == Stop::Zeroes && opened.next_base.is_none() {
+            // Prepared space goes on being that: cutting it off takes as long as making it.
+            self.prepared = end.zeroes_to;
+            return Ok(ControlFlow::Continue(()));
+        }
         opened.file.set_length(end.position)?;
         opened.file.sync()?;
         // Zeroes are what a prepared tail is made of, but a segment that was closed has none.

@@ -36,8 +36,8 @@ use crate::epochs::EpochCache;
 use crate::error::Result;
 use crate::index::{AbortedIndex, SegmentIndex};
 use crate::segment::scan::scan;
-pub(in crate::log) use begin::Begun;
 use begin::Resume;
+pub(in crate::log) use begin::{Begun, PutOff, supply};
 pub(in crate::log) use replay::Reach;
 use replay::View;
 
@@ -69,6 +69,8 @@ pub(super) struct Recovery<'a> {
     pub newest_used: Option<i64>,
     /// What the file of ours says of its offset.
     pub memory_offset: Option<i64>,
+    /// Up to here the last segment's file holds zeroes behind its data.
+    pub prepared: u64,
     /// The checkpoint that the view began with, if any.
     pub begun: Option<Begun>,
     pub snapshots_due: VecDeque<SnapshotDue>,
@@ -152,6 +154,7 @@ impl<'a> Recovery<'a> {
             ahead_met: false,
             newest_used: None,
             memory_offset: None,
+            prepared: 0,
             begun: None,
             snapshots_due: VecDeque::new(),
             append_floor_ms: i64::MIN,
@@ -189,7 +192,7 @@ impl<'a> Recovery<'a> {
                 self.remember_at(base);
             }
             if in_doubt || last_two.contains(&base) {
-                self.snapshot_at(base);
+                self.snapshot_at(base)?;
             }
             let rebuild = Rebuild { index: in_doubt || opened.index.is_none() || self.epochs_lost, aborted: in_doubt };
             let found = found.remove(&base);
@@ -280,12 +283,12 @@ impl<'a> Recovery<'a> {
     }
 
     /// Kafka's load leaves a snapshot at the bases of the last two segments and of those in doubt.
-    fn snapshot_at(&mut self, base: i64) {
+    fn snapshot_at(&mut self, base: i64) -> Result<()> {
         let known = self.layout.snapshots.contains(&base);
         // What stands in front of a checkpoint's replay comes from the same memory.
         let stands = known && (base <= self.starts.doubt || self.begun.is_some());
         if stands || base <= self.starts.view.max(self.bounds.log_start) {
-            return;
+            return Ok(());
         }
         let meta = codec::SnapshotMeta {
             log_end_offset: base,
@@ -293,9 +296,11 @@ impl<'a> Recovery<'a> {
             sealed: None,
             log_id: None,
         };
+        // What was put off could not be told from what comes behind this offset.
+        self.supply_all()?;
         let name = segment_file_name(base, Kind::Snapshot).to_string();
         self.snapshots_due.push_back(match self.begun {
-            // Producers may be missing: it is written when all are there.
+            // Many perhaps: it is written in the background.
             Some(_) => SnapshotDue::view(name, self.view.producers.freeze(), meta),
             None => SnapshotDue::ready(name, codec::encode(&mut self.remembered(base), &meta)),
         });
@@ -303,6 +308,7 @@ impl<'a> Recovery<'a> {
             self.layout.snapshots.push(base);
             self.layout.snapshots.sort_unstable();
         }
+        Ok(())
     }
 
     /// Reads what has to be read of one segment. Breaks if nothing behind it belongs to the log.

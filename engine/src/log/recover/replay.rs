@@ -3,7 +3,7 @@
 use oncelog_formats::BatchView;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{
-    AdmitOptions, Incoming, OpenTxns, Origin, ProducerTable, Refusal, Update, Verdict, absorb, admit,
+    AdmitOptions, CompletedTxn, Incoming, OpenTxns, Origin, ProducerTable, Refusal, Verdict, absorb, admit,
 };
 
 use super::{Rebuild, Recovery};
@@ -54,27 +54,14 @@ impl View {
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported. Answers the
     /// transaction that is aborted here.
     pub fn apply(&mut self, batch: &Incoming, append_ms: i64) -> std::result::Result<Option<AbortedTxn>, Refusal> {
-        let options = AdmitOptions {
-            origin: Origin::Replication,
-            verification_enabled: false,
-            txn_version: None,
-            guard: None,
-            now_ms: append_ms,
-        };
-        let id = batch.producer_id;
-        let (known, hint) = self.producers.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
-        let (update, completed, started_txn) = match admit(&known, None, None, batch, &options) {
-            Verdict::Append { update, completed, started_txn, .. } => (update, completed, started_txn),
-            Verdict::Refuse(refusal) => {
-                let update = absorb(&known.standing, batch, append_ms);
-                self.note_transactional(&update, batch.first_offset);
-                self.producers.apply(id, &update, hint);
-                return Err(refusal);
-            }
-            Verdict::Duplicate(_) => return Ok(None),
-        };
-        self.note_transactional(&update, batch.first_offset);
-        self.producers.apply(id, &update, hint);
+        let Replayed { uses_transactions, started_txn, completed, refusal } =
+            replay(&mut self.producers, batch, append_ms);
+        if uses_transactions {
+            self.reach.transactional_from.get_or_insert(batch.first_offset);
+        }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         if started_txn {
             self.txns.start(batch.producer_id, batch.first_offset);
         }
@@ -87,12 +74,41 @@ impl View {
             last_stable_offset,
         }))
     }
+}
 
-    fn note_transactional(&mut self, update: &Update, offset: i64) {
-        if update.standing.uses_transactions() {
-            self.reach.transactional_from.get_or_insert(offset);
+/// What one batch of the log did.
+#[derive(Default)]
+pub(in crate::log) struct Replayed {
+    uses_transactions: bool,
+    started_txn: bool,
+    completed: Option<CompletedTxn>,
+    /// What the rules say of it; it counts all the same.
+    refusal: Option<Refusal>,
+}
+
+/// One batch of the log applied to its producer.
+pub(in crate::log) fn replay(producers: &mut ProducerTable, batch: &Incoming, append_ms: i64) -> Replayed {
+    let options = AdmitOptions {
+        origin: Origin::Replication,
+        verification_enabled: false,
+        txn_version: None,
+        guard: None,
+        now_ms: append_ms,
+    };
+    let id = batch.producer_id;
+    let (known, hint) = producers.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
+    let (update, replayed) = match admit(&known, None, None, batch, &options) {
+        Verdict::Append { update, completed, started_txn, .. } => {
+            (update, Replayed { completed, started_txn, ..Replayed::default() })
         }
-    }
+        Verdict::Refuse(refusal) => {
+            let update = absorb(&known.standing, batch, append_ms);
+            (update, Replayed { refusal: Some(refusal), ..Replayed::default() })
+        }
+        Verdict::Duplicate(_) => return Replayed::default(),
+    };
+    producers.apply(id, &update, hint);
+    Replayed { uses_transactions: update.standing.uses_transactions(), ..replayed }
 }
 
 impl Recovery<'_> {
@@ -124,7 +140,9 @@ impl Recovery<'_> {
             self.report.batches_replayed += 1;
             self.meet_ahead(header.base_offset);
             let append_ms = self.append_ms(segment);
-            self.supply_for(batch.producer_id)?;
+            if counts && self.put_off(&batch, append_ms)? {
+                return Ok(());
+            }
             self.replay(&batch, append_ms, counts, rebuild.aborted);
         }
         Ok(())
