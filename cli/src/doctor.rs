@@ -47,7 +47,7 @@ fn print(output: &mut Output, report: &MachineReport) -> CliResult<()> {
             output.line(format_args!("  features      {}", listed(&ring.features)))?;
             output.line(format_args!("  operations    {}", listed(&ring.opcodes)))?;
             match &ring.registered_bytes {
-                Ok(bytes) => output.line(format_args!("  registered    {bytes} bytes of buffers for each ring"))?,
+                Ok(bytes) => output.line(format_args!("  registered    {bytes} bytes of buffers"))?,
                 Err(why) => output.line(format_args!("  registered    no buffers: {why}"))?,
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! Registration pins the pages under an address. A buffer that was freed, and another allocated at the same address, would
 //! be written from the old pages; so what is registered is one mapping that nobody frees while a ring has it, and buffers
-//! are lent out of it. It is small because it counts against `RLIMIT_MEMLOCK`, once for each ring.
+//! are lent out of it. It is small because it counts against `RLIMIT_MEMLOCK`.
 //!
 //! Arenas that are not registered lend what the first has no room for, for another reason: the first touch of a page costs
 //! more than filling it, and memory that is cut anew for each size is touched once for all.

@@ -1,18 +1,14 @@
 //! A few rings, each lent to one call at a time.
 
 use super::setup::{Ring, build_ring};
-use crate::arena::Arena;
 use parking_lot::Mutex;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 
 /// More calls than this at once gain nothing: the later ones run on their own threads.
 const MAX_RINGS: usize = 16;
 
 pub(super) struct RingPool {
     state: Mutex<State>,
-    /// What each ring registers if it may.
-    arena: Option<Arc<Arena>>,
 }
 
 struct State {
@@ -22,15 +18,17 @@ struct State {
 }
 
 impl RingPool {
-    pub(super) fn new(first: Ring, arena: Option<Arc<Arena>>) -> Self {
+    pub(super) fn new(first: Ring) -> Self {
         let state = State { idle: vec![first], made: 1 };
-        Self { state: Mutex::new(state), arena }
+        Self { state: Mutex::new(state) }
     }
 
-    /// `None` when all are lent, or when the kernel gives no further one.
+    /// The first ring if it is free; `None` when all are lent, or when the kernel gives no further one. Only the first has
+    /// registered memory: the rings count against the same limit, and many that register would leave none for the others.
     pub(super) fn take(&self) -> Option<Lent<'_>> {
         let mut state = self.state.lock();
-        if let Some(ring) = state.idle.pop() {
+        let first = state.idle.iter().position(Ring::is_registered);
+        if let Some(ring) = first.map(|at| state.idle.swap_remove(at)).or_else(|| state.idle.pop()) {
             return Some(Lent { pool: self, ring: Some(ring) });
         }
         if state.made == MAX_RINGS {
@@ -39,14 +37,7 @@ impl RingPool {
         state.made += 1;
         drop(state);
         match build_ring() {
-            Ok((mut ring, _)) => {
-                if let Some(arena) = &self.arena
-                    && let Err(error) = ring.register(arena)
-                {
-                    tracing::debug!(%error, "a further ring, without registered buffers");
-                }
-                Some(Lent { pool: self, ring: Some(ring) })
-            }
+            Ok((ring, _)) => Some(Lent { pool: self, ring: Some(ring) }),
             Err(error) => {
                 tracing::debug!(%error, "no further ring");
                 self.state.lock().made -= 1;

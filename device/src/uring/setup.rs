@@ -23,7 +23,7 @@ pub struct RingFeatures {
     pub registered_bytes: Result<usize, String>,
 }
 
-/// A ring, and the memory that is registered with it.
+/// A ring, and the memory that is registered with it, if any is.
 pub(super) struct Ring {
     pub(super) uring: IoUring,
     /// Held at least as long as the ring: what is registered stays where it is.
@@ -32,13 +32,18 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Registers the memory, which counts against `RLIMIT_MEMLOCK`; refused, the ring works without.
-    pub(super) fn register(&mut self, arena: &Arc<Arena>) -> io::Result<()> {
+    fn register(&mut self, arena: &Arc<Arena>) -> io::Result<()> {
         let whole = libc::iovec { iov_base: arena.start().cast(), iov_len: ARENA_BYTES };
         // SAFETY: the mapping lives as long as `self.arena`, which is dropped after the ring (field order); the pages are
         // pinned, and nothing else is ever mapped at their address meanwhile.
         unsafe { self.uring.submitter().register_buffers(&[whole]) }?;
         self.arena = Some(Arc::clone(arena));
         Ok(())
+    }
+
+    /// Whether it has registered memory.
+    pub(super) fn is_registered(&self) -> bool {
+        self.arena.is_some()
     }
 
     /// Whether `bytes` lie in what is registered, as buffer 0.
@@ -73,7 +78,7 @@ pub(super) fn open_ring(arena: Option<&Arc<Arena>>) -> Result<(Ring, RingFeature
     let registered_bytes = match arena {
         None => Err("no memory to register".to_owned()),
         Some(_) if !has(opcode::WriteFixed::CODE) => Err("this kernel's io_uring has no WRITE_FIXED".to_owned()),
-        Some(arena) => ring.register(arena).map(|()| ARENA_BYTES).map_err(|error| why_not_registered(&error)),
+        Some(arena) => ring.register(arena).map(|()| ARENA_BYTES).map_err(|error| told(&error)),
     };
     let params = ring.uring.params();
     let features = RingFeatures {
@@ -111,7 +116,8 @@ pub(super) fn build_ring() -> io::Result<(Ring, &'static str)> {
     }
 }
 
-fn why_not_registered(error: &io::Error) -> String {
+/// Rings and registered memory both count against `RLIMIT_MEMLOCK`.
+fn told(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::OutOfMemory => format!("over the limit of locked memory ({error})"),
         _ => error.to_string(),
@@ -123,6 +129,6 @@ fn why_not(error: &io::Error) -> String {
     match switch.trim() {
         "2" => format!("kernel.io_uring_disabled is 2 ({error})"),
         "1" => format!("kernel.io_uring_disabled is 1 and this user is not in its group ({error})"),
-        _ => format!("io_uring_setup: {error}"),
+        _ => format!("io_uring_setup: {}", told(error)),
     }
 }

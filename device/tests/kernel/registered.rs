@@ -33,13 +33,16 @@ fn buffers_are_registered_where_locked_memory_allows() {
     };
     let limited = limit_bytes.parse().map(limit_locked_memory).is_ok();
     let line = open_device(DeviceKind::Auto).expect("a device").describe();
-    let registered = MachineReport::inspect(&[], 1).ring.expect("a ring").registered_bytes;
-    if limited {
-        assert!(line.contains("no registered buffers: over the limit of locked memory"), "{line}");
-        assert!(registered.is_err(), "{registered:?}");
-    } else {
+    let registered = MachineReport::inspect(&[], 1).ring.map(|ring| ring.registered_bytes);
+    if !limited {
         assert!(line.contains("4194304 bytes of registered buffers"), "{line}");
-        assert_eq!(registered, Ok(4 << 20));
+        assert_eq!(registered, Ok(Ok(4 << 20)));
+    } else if rustix::process::geteuid().is_root() {
+        assert!(line.contains("no registered buffers: over the limit of locked memory"), "{line}");
+        assert!(matches!(registered, Ok(Err(_))), "{registered:?}");
+    } else {
+        // Another user's other processes count too: there may be no room for a ring at all.
+        assert!(line.contains("over the limit of locked memory"), "{line}");
     }
     same_bytes::run_script();
 }
