@@ -2,6 +2,8 @@
 
 pub mod error;
 
+pub mod planted;
+
 pub mod clock;
 
 mod huge_pages;

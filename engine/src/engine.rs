@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
 use oncelog_formats::file_name::parse_log_dir_name;
 
@@ -240,6 +241,9 @@ impl Engine {
     /// The first failure; the mark is then missing and the next opening recovers.
     pub fn close(mut self) -> Result<()> {
         self.stop_threads();
+        if planted(Bug::CleanMarkTooEarly) {
+            self.context.checkpoints.write_clean_mark(&*self.context.device, NO_BROKER_EPOCH)?;
+        }
         let logs = std::mem::take(&mut *self.logs.lock());
         let mut all_closed = true;
         // The decisions last: what they decide is finished in all other logs by then.

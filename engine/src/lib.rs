@@ -20,6 +20,8 @@ mod index;
 mod log;
 mod observe;
 mod segment;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod spares;
 mod tail;
 pub mod validate;

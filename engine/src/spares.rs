@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{BLOCK_BYTES, Device, DeviceFile, OpenMode};
 
 use crate::error::Result;
@@ -145,7 +146,8 @@ impl Spares {
         self.device.rename(path, &to)?;
         file.renamed(&to);
         self.device.sync_directory(&self.dir)?;
-        self.stock.lock().freed.push((Spare { file, path: to, prepared: 0 }, whole));
+        let prepared = if planted(Bug::RecycledNotZeroed) { whole } else { 0 };
+        self.stock.lock().freed.push((Spare { file, path: to, prepared }, whole));
         Ok(())
     }
 

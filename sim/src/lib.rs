@@ -9,6 +9,8 @@ mod minimise;
 mod oracle;
 mod plan;
 mod random;
+#[cfg(test)]
+mod teeth;
 mod world;
 
 use std::collections::BTreeMap;

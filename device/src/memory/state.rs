@@ -10,6 +10,7 @@ use crate::device::{BLOCK_BYTES, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::fault::chance::{below, mix2};
 use crate::fault::{FaultOp, Faults, Power};
+use crate::planted::{Bug, planted};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -219,13 +220,18 @@ impl State {
         }
         // Without power nobody is left to clean up.
         let hits = self.faults.hits();
-        if let Err(error) = self.sync(op, path, &node) {
+        if !planted(Bug::SmallFileNotSynced)
+            && let Err(error) = self.sync(op, path, &node)
+        {
             if self.faults.hits() > hits {
                 self.tree.remove(op, &temporary)?;
             }
             return Err(error);
         }
         self.rename_step(op, path, |tree| tree.rename(op, &temporary, path))?;
+        if planted(Bug::SmallFileNameNotSynced) {
+            return Ok(());
+        }
         self.sync_directory(op, &directory)
     }
 

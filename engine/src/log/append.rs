@@ -7,9 +7,12 @@ use parking_lot::MutexGuard;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::batch::stamp;
 use oncelog_formats::{BatchHeader, BatchView, Compression};
-use oncelog_snapshot::{AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Update, Verdict, admit};
+use oncelog_snapshot::{
+    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Refusal, Update, Verdict, admit,
+};
 
 use super::Shared;
 use super::roll::RollCheck;
@@ -122,7 +125,8 @@ impl Shared {
 
     /// A retry is recognised right behind its checksum, before it is decompressed, and whatever else is wrong with it by now.
     fn early_duplicate(&self, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ordered<'_>>> {
-        let Some(batch) = incoming.filter(|_| append.origin == Origin::Client) else { return Ok(None) };
+        let looks = append.origin == Origin::Client && !planted(Bug::DuplicateStored);
+        let Some(batch) = incoming.filter(|_| looks) else { return Ok(None) };
         let state = self.state_with(batch.producer_id)?;
         state.check_usable()?;
         let (known, _) = look(&state, &batch);
@@ -139,7 +143,8 @@ impl Shared {
             log_append_time: meta.timestamp,
             log_start_offset: state.log_start,
         };
-        let number = if meta.last_offset < state.progress.durable_offset { 0 } else { state.progress.accepted };
+        let durable = meta.last_offset < state.progress.durable_offset || planted(Bug::DuplicateOvertakes);
+        let number = if durable { 0 } else { state.progress.accepted };
         Ordered { state, number, ack, answer }
     }
 
@@ -336,7 +341,17 @@ fn decide(state: &State, candidates: &mut [Candidate<'_>], append: &Append<'_>, 
         let (known, hint) = look(state, batch);
         let changes = before.iter().rev().filter_map(|c| c.change.as_ref());
         let earlier = changes.filter(|change| change.producer_id == id).map(|change| &change.update.standing).next();
-        match admit(&known, earlier, state.verifications.get(id), batch, &options) {
+        let judge = |options| admit(&known, earlier, state.verifications.get(id), batch, options);
+        let verdict = match judge(&options) {
+            Verdict::Refuse(refusal) if forgiven(&refusal) => {
+                judge(&AdmitOptions { origin: Origin::Replication, ..options })
+            }
+            Verdict::Duplicate(_) if planted(Bug::DuplicateStored) => {
+                judge(&AdmitOptions { origin: Origin::Replication, ..options })
+            }
+            verdict => verdict,
+        };
+        match verdict {
             Verdict::Duplicate(meta) => return Ok(Decision::Duplicate(meta)),
             Verdict::Refuse(refusal) => return Err(Error::Refused { producer_id: id, refusal }),
             Verdict::Append { update, completed, started_txn, clears_verification } => {
@@ -347,6 +362,17 @@ fn decide(state: &State, candidates: &mut [Candidate<'_>], append: &Append<'_>, 
         }
     }
     Ok(Decision::Store)
+}
+
+/// Whether a bug is planted that takes what must be refused for this reason.
+fn forgiven(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::OutOfOrderSequence { .. } => planted(Bug::SequenceGapAccepted),
+        Refusal::InvalidProducerEpoch { .. } => planted(Bug::FencedEpochAccepted),
+        Refusal::TransactionCoordinatorFenced { .. } => planted(Bug::FencedCoordinatorAccepted),
+        Refusal::InvalidTxnState { .. } => planted(Bug::UnverifiedTransactionAccepted),
+        _ => false,
+    }
 }
 
 /// What the table knows of a batch's producer.
@@ -379,7 +405,7 @@ fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
 /// Ends one transaction and remembers it in the aborted index if it was aborted.
 pub(super) fn complete_txn(state: &mut State, completed: &CompletedTxn) {
     let last_stable_offset = state.txns.complete(completed);
-    if !completed.commit {
+    if !completed.commit && !planted(Bug::AbortNotIndexed) {
         state.aborted.push(oncelog_formats::txn_index::AbortedTxn {
             producer_id: completed.producer_id,
             first_offset: completed.first_offset,

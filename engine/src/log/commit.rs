@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use oncelog_device::device::Result as DeviceResult;
+use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES, BufferPool, DeviceFile, Sync};
 
 use super::Shared;
@@ -162,6 +163,7 @@ impl Shared {
         state.progress.turn += 1;
         match result {
             Ok(()) => publish(&mut state, turn),
+            Err(_) if planted(Bug::LatchIgnored) => publish(&mut state, turn),
             Err(failure) => {
                 tracing::error!(%failure, "write or sync failed: the log is latched until it is opened again");
                 state.latch.get_or_insert(Arc::new(failure));
@@ -234,7 +236,7 @@ impl Shared {
 
     /// Everything that a turn does to the device, without the lock.
     fn carry(&self, turn: &mut Turn) -> DeviceResult<()> {
-        let mut whole = !turn.unsynced;
+        let mut whole = !turn.unsynced || planted(Bug::SyncCoversOnlyItself);
         if let Some(group) = &turn.group {
             if let Some(birth) = &group.birth {
                 if turn.names_unsynced {
@@ -247,9 +249,9 @@ impl Shared {
                 turn.names_unsynced = true;
             }
             // A sync of the data alone covers this write only: enough when nothing before it waits for one.
-            let alone = turn.durable && !turn.unsynced && group.seal_at.is_none();
+            let alone = turn.durable && whole && group.seal_at.is_none();
             if group.length > 0 {
-                let how = if alone { Sync::Data } else { Sync::None };
+                let how = if alone && !planted(Bug::AnswerBeforeSync) { Sync::Data } else { Sync::None };
                 group.file.write(group.start, &group.buffer, padded_length(group.length), how)?;
                 whole &= alone;
             }
@@ -265,9 +267,9 @@ impl Shared {
         if turn.durable {
             self.sync_sealed(&mut turn.unsealed)?;
             if !whole || turn.group.is_none() {
-                turn.file.sync()?;
+                sync(&*turn.file)?;
             }
-            if turn.names_unsynced {
+            if turn.names_unsynced && !planted(Bug::SegmentNameNotSynced) {
                 self.device.sync_directory(&self.dir)?;
             }
             (turn.unsynced, turn.names_unsynced) = (false, false);
@@ -276,7 +278,16 @@ impl Shared {
     }
 
     fn sync_sealed(&self, unsealed: &mut Vec<Arc<dyn DeviceFile>>) -> DeviceResult<()> {
-        unsealed.drain(..).try_for_each(|sealed| sealed.sync())
+        let skips = planted(Bug::SealNotSynced);
+        unsealed.drain(..).filter(|_| !skips).try_for_each(|sealed| sync(&*sealed))
+    }
+}
+
+/// Tried once: a second one that succeeds says nothing about what the first one lost.
+fn sync(file: &dyn DeviceFile) -> DeviceResult<()> {
+    match file.sync() {
+        Err(_) if planted(Bug::FailedSyncRepeated) => file.sync(),
+        done => done,
     }
 }
 
@@ -320,7 +331,7 @@ pub(crate) fn take_staging(state: &mut State, pool: &BufferPool, number: u64, se
     let carry = staging.length % BLOCK_BYTES;
     let whole = staging.length - carry;
     let padded = padded_length(staging.length);
-    staging.buffer.as_mut_slice()[staging.length..padded].fill(0);
+    staging.buffer.as_mut_slice()[staging.length..padded].fill(if planted(Bug::TailNotZeroed) { 0x5a } else { 0 });
     // The next group will be about as large as one of the last two.
     let mut buffer = pool.take(staging.length.max(staging.previous));
     buffer.as_mut_slice()[..carry].copy_from_slice(&staging.buffer.as_slice()[whole..staging.length]);
@@ -347,6 +358,10 @@ fn publish(state: &mut State, turn: Turn) {
     progress.unsynced = turn.unsynced;
     progress.names_unsynced = turn.names_unsynced;
     progress.unsealed = turn.unsealed;
+    if planted(Bug::HighWatermarkBeforeDurable) && state.follows_end {
+        state.set_high_watermark(turn.end_offset);
+    }
+    let progress = &mut state.progress;
     if turn.durable {
         progress.durable = progress.durable.max(turn.number);
         progress.durable_offset = progress.durable_offset.max(turn.end_offset);

@@ -4,6 +4,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{BLOCK_BYTES, BufferPool, Clock, Device, OpenMode};
 use oncelog_formats::epoch_checkpoint;
 use oncelog_formats::file_name::{Kind, segment_file_name};
@@ -171,6 +172,9 @@ impl Shared {
     }
 
     fn remove_snapshots(&self, offsets: &[i64]) -> Result<()> {
+        if planted(Bug::LaterSnapshotKept) {
+            return Ok(());
+        }
         let mut removed = false;
         for offset in offsets {
             removed |= self.device.remove(&self.dir.join(segment_file_name(*offset, Kind::Snapshot)))?;
@@ -233,7 +237,7 @@ fn restart_at(recovery: &mut Recovery<'_>, offset: i64) -> Result<()> {
     recovery.keep_view(i64::MAX);
     // Of segments that go: what they remembered would be written over what is remembered now.
     recovery.snapshots_due.clear();
-    if !recovery.kept.is_empty() {
+    if !recovery.kept.is_empty() && !planted(Bug::ProducersNotStoredAtRestart) {
         // Before the segments go that say it.
         let bytes = recovery.memory_bytes(offset);
         recovery.device.write_small(&recovery.dir.join(MEMORY_FILE), &bytes)?;

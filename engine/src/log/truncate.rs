@@ -3,6 +3,7 @@
 //! Rewinding producers, indexes and epochs in memory was not chosen: there would be two ways to the same state, and the
 //! second one would be exercised only by replicas that diverge.
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::txn_index;
 use oncelog_snapshot::{OpenTxns, ProducerTable};
@@ -42,7 +43,9 @@ impl Shared {
             return self.start_again_at(state, offset, offset);
         }
         self.lower_recovery_point(&state, offset)?;
-        self.forget_checkpoints(&mut state)?;
+        if !planted(Bug::CheckpointOfWhatWasCut) {
+            self.forget_checkpoints(&mut state)?;
+        }
         let size = self.cut_files(&mut state, offset).map_err(|error| give_up(&mut state, error))?;
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
@@ -64,6 +67,9 @@ impl Shared {
             recovered.remember_in_file(offset);
         }
         state.producers = recovered.producers(offset);
+        if planted(Bug::TruncationForgetsProducers) {
+            state.producers = ProducerTable::new();
+        }
         state.reach = recovered.view.reach;
         state.txns = recovered.view.txns;
         state.aborted = recovered.aborted;
@@ -71,7 +77,7 @@ impl Shared {
         state.snapshots_due = recovered.snapshots_due;
         let segments = recovered.segments;
         self.stand_on(&mut state, segments, offset)?;
-        state.epochs_dirty |= state.epochs.truncate_from_end(offset);
+        state.epochs_dirty |= state.epochs.truncate_from_end(offset) && !planted(Bug::EpochFileNotRewritten);
         if state.log_start > offset {
             (state.log_start, state.log_start_batch) = (offset, offset);
         } else if state.active().data_end <= state.log_start {
@@ -107,7 +113,9 @@ impl Shared {
     fn start_again_at(&self, mut state: MutexGuard<'_, State>, offset: i64, log_start: i64) -> Result<i64> {
         // Nothing of the old log is promised from here on, and a crash leaves one that begins at the new start.
         let started = Offsets { recovery_point: Some(0), log_start: Some((log_start, true)), high_watermark: None };
-        self.checkpoints.update(&*self.device, &self.topic, self.partition, &started)?;
+        if !planted(Bug::AnewWithoutStart) {
+            self.checkpoints.update(&*self.device, &self.topic, self.partition, &started)?;
+        }
         self.forget_checkpoints(&mut state)?;
         let bases: Vec<i64> = state.segments.keys().rev().copied().collect();
         for base in bases {
@@ -138,6 +146,9 @@ impl Shared {
 
     /// No later crash may take what comes now for something that was synced already, or miss what is cut now.
     fn lower_recovery_point(&self, state: &State, offset: i64) -> Result<()> {
+        if planted(Bug::TruncationKeepsRecoveryPoint) {
+            return Ok(());
+        }
         let base = state.segment_of(offset).map_or(offset, |segment| segment.base_offset);
         let offsets = Offsets { recovery_point: Some(base.min(state.progress.durable_offset)), ..Offsets::default() };
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
@@ -146,7 +157,10 @@ impl Shared {
 
     /// Answers the size that the last segment is left with.
     fn cut_files(&self, state: &mut State, offset: i64) -> Result<u64> {
-        let above: Vec<i64> = state.segments.range(offset + 1..).rev().map(|(base, _)| *base).collect();
+        let mut above: Vec<i64> = state.segments.range(offset + 1..).rev().map(|(base, _)| *base).collect();
+        if planted(Bug::TruncationFromTheFront) {
+            above.reverse();
+        }
         for base in above {
             self.doom(state, base)?;
             state.segments.remove(&base);

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::file_name::{Kind, Suffix, segment_file_name};
 use oncelog_formats::{epoch_checkpoint, txn_index};
 
@@ -222,7 +223,9 @@ impl Shared {
                 renamed.push((kind, to));
             }
         }
-        self.device.sync_directory(&self.dir)?;
+        if !planted(Bug::SegmentNamesGoUnsynced) {
+            self.device.sync_directory(&self.dir)?;
+        }
         Ok(renamed)
     }
 
@@ -250,7 +253,9 @@ impl Shared {
             (self.checkpoint_offsets(&state), state.progress.durable_offset, state.active().base_offset)
         };
         self.write_side_files()?;
-        self.persist_aborted(active)?;
+        if !planted(Bug::AbortsBehindRecoveryPoint) {
+            self.persist_aborted(active)?;
+        }
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
         Ok(durable)
     }
@@ -259,7 +264,10 @@ impl Shared {
         let first_base = *state.segments.first_key_value().expect("a log has a segment").0;
         Offsets {
             // Offsets that a truncation left empty are no promise of data.
-            recovery_point: Some(state.progress.durable_offset.min(state.active().data_end)),
+            recovery_point: Some(match planted(Bug::CheckpointPassesUnsynced) {
+                false => state.progress.durable_offset.min(state.active().data_end),
+                true => state.log_end(),
+            }),
             log_start: Some((state.log_start, state.log_start > first_base)),
             high_watermark: Some(state.high_watermark),
         }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::file_name::Kind;
 
 use super::{Opened, Recovery};
@@ -19,7 +20,7 @@ impl Recovery<'_> {
             Some(sealed) => sealed.base_offset != previous || sealed.next_offset != end,
             None => self.layout.orphans.iter().any(|o| (end..opened.base).contains(o)),
         };
-        if lost {
+        if lost && !planted(Bug::GapOverlooked) {
             let path = self.path(end, Kind::Log);
             let reason = format!("records {end} to {} are missing", opened.base - 1);
             self.note_damage(Damage { path, position: 0, offset: end, reason });
@@ -46,7 +47,11 @@ impl Recovery<'_> {
         };
         let cut_short = sealed.is_some_and(|sealed| end.next_offset < sealed.next_offset);
         let closed = cut_short || (self.clean && opened.next_base.is_some());
-        let promised = if closed { i64::MAX } else { self.bounds.promised };
+        let promised = match closed {
+            _ if planted(Bug::DamageCut) => 0,
+            true => i64::MAX,
+            false => self.bounds.promised,
+        };
         let reason = match (&end.stop, missing) {
             (Stop::End, _) if cut_short => "the segment was closed with more than this".to_string(),
             (Stop::End, Some(known)) => format!("the index knows offset {known}, the file ends before it"),

@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{Clock, Device, DeviceFile};
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::txn_index::AbortedTxn;
@@ -257,7 +258,10 @@ impl<'a> Recovery<'a> {
             (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
             self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
             let (view, expired) = View::from_table(offset, loaded.table, self.clock.now_ms(), self.config);
-            (self.view, self.kept) = (view, expired);
+            self.view = view;
+            if !planted(Bug::ExpiryBeforeReplay) {
+                self.kept = expired;
+            }
         }
         self.view.reach.complete_from = view;
         self.starts = Starts { doubt, view, kept: i64::MAX };

@@ -1,5 +1,6 @@
 //! Batches of the log applied to producer states, by the rules of a replica.
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::BatchView;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{
@@ -43,7 +44,8 @@ impl View {
         }
         let (mut txns, mut transactional_from) = (OpenTxns::new(), None);
         for (id, entry) in producers.iter() {
-            entry.txn_first_offset.into_iter().for_each(|first| txns.start(id, first));
+            let open = entry.txn_first_offset.filter(|_| !planted(Bug::OpenTransactionForgotten));
+            open.into_iter().for_each(|first| txns.start(id, first));
             if entry.coordinator_epoch >= 0 || entry.txn_first_offset.is_some() {
                 transactional_from = Some(0);
             }
@@ -139,7 +141,8 @@ impl Recovery<'_> {
         {
             self.report.batches_replayed += 1;
             self.meet_ahead(header.base_offset);
-            let append_ms = self.append_ms(segment);
+            let by_client = planted(Bug::ExpiryByClientTime);
+            let append_ms = if by_client { header.max_timestamp } else { self.append_ms(segment) };
             if counts && self.put_off(&batch, append_ms)? {
                 return Ok(());
             }

@@ -1,0 +1,131 @@
+//! Bugs that can be planted, to see that the simulator finds them.
+//!
+//! Every mechanism that keeps a promise names its bug here and asks [`planted`] at the one place where the bug would be.
+//! Without the feature `planted`, which only the simulator's own tests switch on, the answer is a constant `false` and the
+//! question costs nothing. The switch belongs to the thread: a story runs on one.
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[$(Bug::$name,)*];
+        }
+    };
+}
+
+bugs! {
+    /// A durable append is answered when it is written.
+    AnswerBeforeSync,
+    /// The sync of one write is taken to cover the writes before it.
+    SyncCoversOnlyItself,
+    /// The segment that a roll closes is not synced.
+    SealNotSynced,
+    /// A sync that failed is tried again, and believed the second time.
+    FailedSyncRepeated,
+    /// The name of a new segment is not synced.
+    SegmentNameNotSynced,
+    /// What a write or sync that failed leaves is gone on with.
+    LatchIgnored,
+    /// A file that becomes a segment again keeps what it held.
+    RecycledNotZeroed,
+    /// What stands behind the last batch of a write is not zeroed.
+    TailNotZeroed,
+    /// Readers see what is written and not yet durable.
+    HighWatermarkBeforeDurable,
+    /// A retry is answered before the write of the first batch has come to the disk.
+    DuplicateOvertakes,
+    /// A retry is not looked for.
+    DuplicateStored,
+    /// A batch behind a gap is taken.
+    SequenceGapAccepted,
+    /// A batch of an older epoch is taken.
+    FencedEpochAccepted,
+    /// A marker of a replaced coordinator is taken.
+    FencedCoordinatorAccepted,
+    /// A transaction begins without its guard.
+    UnverifiedTransactionAccepted,
+    /// An aborted transaction does not come into the index.
+    AbortNotIndexed,
+    /// Committed reads come without the list of aborted transactions.
+    AbortedListLeftOut,
+    /// An open transaction does not hold committed readers back.
+    LastStableTooHigh,
+    /// Reads do not check checksums.
+    ReadChecksumSkipped,
+    /// A checkpoint promises what is not synced.
+    CheckpointPassesUnsynced,
+    /// A recovery point passes a segment that grows without its aborted transactions.
+    AbortsBehindRecoveryPoint,
+    /// A new log start is not stored.
+    LogStartNotPersisted,
+    /// A log start is stored behind the segments that it makes go.
+    SegmentNamesGoUnsynced,
+    /// A truncation leaves the leader-epoch file as it was.
+    EpochFileNotRewritten,
+    /// A truncation forgets the producers.
+    TruncationForgetsProducers,
+    /// A truncation leaves the recovery point above its target.
+    TruncationKeepsRecoveryPoint,
+    /// A truncation removes segments from the oldest on.
+    TruncationFromTheFront,
+    /// A truncation leaves the checkpoints of what it cuts.
+    CheckpointOfWhatWasCut,
+    /// A log that begins anew does not say so before its segments go.
+    AnewWithoutStart,
+    /// The mark of a clean shutdown is written before the logs are closed.
+    CleanMarkTooEarly,
+    /// Only the newest batch of each producer survives a restart.
+    WindowOfOne,
+    /// Producers expire by the age of the snapshot, before what follows it is read.
+    ExpiryBeforeReplay,
+    /// What a client's timestamps say decides how old its batches are.
+    ExpiryByClientTime,
+    /// Transactions that a snapshot says are open are forgotten.
+    OpenTransactionForgotten,
+    /// Recovery does not check checksums.
+    RecoveryChecksumSkipped,
+    /// Damage below what was promised is cut off.
+    DamageCut,
+    /// Offsets between two segments are not missed.
+    GapOverlooked,
+    /// A snapshot of records that are gone is kept.
+    LaterSnapshotKept,
+    /// What a dead process wrote is not synced before anything follows from it.
+    RecoverySyncSkipped,
+    /// Producers whose last segment goes while a log is opened are not written down.
+    ProducersNotStoredAtRestart,
+    /// A small file is renamed before its bytes are synced.
+    SmallFileNotSynced,
+    /// The directory is not synced behind the rename of a small file.
+    SmallFileNameNotSynced,
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in this thread instead of the one before.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this bug is planted in this thread.
+#[cfg(feature = "planted")]
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether this bug is planted: never.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn planted(_: Bug) -> bool {
+    false
+}
