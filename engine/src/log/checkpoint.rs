@@ -68,22 +68,32 @@ impl State {
 impl Shared {
     /// Writes the snapshots that are due, oldest first. With the upkeep lock held.
     pub(super) fn write_snapshots(&self) -> Result<()> {
-        if !self.state.lock().snapshots_due.is_empty() {
-            // A snapshot of records that a crash may still take would be believed over those that follow them.
+        loop {
+            let count = self.state.lock().snapshots_due.len();
+            if count == 0 {
+                return Ok(());
+            }
+            // A snapshot of records that a crash may still take would be believed over those that follow them, and over the
+            // segment that it closes. A roll meanwhile brings one that waits for the next turn.
             self.commit_all(Ack::Durable)?;
             drop(self.state_with_all()?);
-        }
-        loop {
-            let Some(due) = self.next_snapshot_due() else { return Ok(()) };
-            let bytes = match due.content {
-                Content::View(view, meta) => self.encode_view(view, meta)?,
-                Content::Bytes(bytes) => bytes,
-            };
-            if let Err(failure) = self.device.write_small(&self.dir.join(&due.name), &bytes) {
-                self.state.lock().snapshots_due.push_front(SnapshotDue::ready(due.name, bytes));
-                return Err(failure.into());
+            for _ in 0..count {
+                let Some(due) = self.next_snapshot_due() else { return Ok(()) };
+                self.write_snapshot(due)?;
             }
         }
+    }
+
+    fn write_snapshot(&self, due: SnapshotDue) -> Result<()> {
+        let bytes = match due.content {
+            Content::View(view, meta) => self.encode_view(view, meta)?,
+            Content::Bytes(bytes) => bytes,
+        };
+        if let Err(failure) = self.device.write_small(&self.dir.join(&due.name), &bytes) {
+            self.state.lock().snapshots_due.push_front(SnapshotDue::ready(due.name, bytes));
+            return Err(failure.into());
+        }
+        Ok(())
     }
 
     fn next_snapshot_due(&self) -> Option<SnapshotDue> {
