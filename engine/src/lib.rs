@@ -39,4 +39,4 @@ pub use log::{
 pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
 /// Kafka's formats: batches to build and to read, markers, and what stands in a log's files.
 pub use oncelog_formats as formats;
-pub use oncelog_snapshot::{Origin, ProducerEntry, Refusal};
+pub use oncelog_snapshot::{Forgotten, Origin, ProducerEntry, Refusal};

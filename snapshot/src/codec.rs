@@ -8,11 +8,11 @@ use std::collections::HashMap;
 
 use oncelog_formats::Result;
 use oncelog_formats::snapshot::{
-    Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, SnapshotWriter, Trailing,
+    Beyond, Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, SnapshotWriter, Trailing,
 };
 
 use crate::open_txns::OpenTxns;
-use crate::producer::ProducerEntry;
+use crate::producer::{Forgotten, ProducerEntry};
 use crate::table::{Frozen, FrozenBlock, ProducerTable, entry_term};
 
 /// Entries that are read from a view in one step: some microseconds of work.
@@ -64,7 +64,11 @@ impl Encoder {
         for (producer_id, entry) in blocks.iter().flat_map(FrozenBlock::entries) {
             self.digest = self.digest.wrapping_add(entry_term(producer_id, &entry));
             self.writer.push_entry(&to_kafka(producer_id, &entry));
-            self.writer.push_extra(producer_id, entry.last_append_ms, entry.batches());
+            let beyond = Beyond {
+                producer: entry.forgotten == Forgotten::Producer,
+                coordinator_epoch: (entry.forgotten == Forgotten::Coordinator).then_some(entry.coordinator_epoch),
+            };
+            self.writer.push_extra(producer_id, entry.last_append_ms, beyond, entry.batches());
         }
     }
 
@@ -112,16 +116,18 @@ fn meta_of(extension: &Extension) -> SnapshotMeta {
     SnapshotMeta { log_end_offset, durable_offset, sealed, log_id }
 }
 
+/// As Kafka would write it. Of a producer that it would have forgotten as a whole it is told the newest batch.
 fn to_kafka(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
-    let offset_delta = entry.last_batch().map_or(0, |batch| batch.last_offset.saturating_sub(batch.first_offset));
+    let last = entry.last_batch().filter(|_| entry.forgotten != Forgotten::Batches);
+    let offset_delta = last.map_or(0, |batch| batch.last_offset.saturating_sub(batch.first_offset));
     SnapshotEntry {
         producer_id,
         epoch: entry.epoch,
-        last_sequence: entry.last_sequence(),
-        last_offset: entry.last_offset(),
+        last_sequence: last.map_or(-1, |batch| batch.last_sequence),
+        last_offset: last.map_or(-1, |batch| batch.last_offset),
         offset_delta: i32::try_from(offset_delta).unwrap_or(i32::MAX),
         timestamp: entry.last_timestamp,
-        coordinator_epoch: entry.coordinator_epoch,
+        coordinator_epoch: entry.kafka_coordinator_epoch(),
         current_txn_first_offset: entry.txn_first_offset.unwrap_or(-1),
     }
 }
@@ -149,6 +155,13 @@ fn extended_table(entries: &[SnapshotEntry], extension: &Extension) -> Option<Pr
         for &batch in &extra.batches {
             entry.push_batch(batch);
         }
+        entry.coordinator_epoch = extra.beyond.coordinator_epoch.unwrap_or(kafka.coordinator_epoch);
+        entry.forgotten = match (extra.beyond.producer, kafka.last_batch()) {
+            _ if extra.beyond.coordinator_epoch.is_some() => Forgotten::Coordinator,
+            (true, _) => Forgotten::Producer,
+            (false, None) if !extra.batches.is_empty() => Forgotten::Batches,
+            _ => Forgotten::Nothing,
+        };
         if to_kafka(kafka.producer_id, &entry) != *kafka {
             return None;
         }

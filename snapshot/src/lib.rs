@@ -26,7 +26,7 @@ pub mod codec;
 pub use admit::{AdmitOptions, CompletedTxn, Incoming, Marker, Origin, Verdict, absorb, admit};
 pub use codec::{Loaded, SnapshotMeta};
 pub use open_txns::OpenTxns;
-pub use producer::{BatchMeta, Known, NO_EPOCH, ProducerEntry, Standing, Update, WINDOW};
+pub use producer::{BatchMeta, Forgotten, Known, NO_EPOCH, ProducerEntry, Standing, Update, WINDOW};
 pub use refusal::{Refusal, TxnStateConflict};
 pub use table::{Frozen, FrozenBlock, Hint, ProducerTable};
 pub use verification::{Verification, Verifications};

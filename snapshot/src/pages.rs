@@ -3,7 +3,7 @@
 //! A page ends with the first block that brings it to four KiB, so one block of sixty-four ids is a page of its own and
 //! scattered ids share one. Lines are written as the table keeps them: reading a page back is a copy.
 
-use crate::producer::{BatchMeta, ProducerEntry, WINDOW};
+use crate::producer::{BatchMeta, Forgotten, ProducerEntry, WINDOW};
 use crate::table::{FrozenBlock, block_hash};
 
 /// A page is closed when it holds so many bytes.
@@ -91,6 +91,12 @@ fn encode_entry(entry: &ProducerEntry, out: &mut Vec<u8>) {
     out.extend_from_slice(&entry.last_append_ms.to_be_bytes());
     out.push(u8::from(entry.txn_first_offset.is_some()));
     out.extend_from_slice(&entry.txn_first_offset.unwrap_or(0).to_be_bytes());
+    out.push(match entry.forgotten {
+        Forgotten::Nothing => 0,
+        Forgotten::Batches => 1,
+        Forgotten::Producer => 2,
+        Forgotten::Coordinator => 3,
+    });
     out.push(entry.batches().len() as u8);
     for batch in entry.batches() {
         out.extend_from_slice(&batch.first_sequence.to_be_bytes());
@@ -122,6 +128,13 @@ fn decode_entry(reader: &mut Reader<'_>) -> Option<ProducerEntry> {
     entry.last_append_ms = reader.u64()? as i64;
     let (has_txn, first_offset) = (reader.u8()?, reader.u64()? as i64);
     entry.txn_first_offset = (has_txn == 1).then_some(first_offset);
+    entry.forgotten = match reader.u8()? {
+        0 => Forgotten::Nothing,
+        1 => Forgotten::Batches,
+        2 => Forgotten::Producer,
+        3 => Forgotten::Coordinator,
+        _ => return None,
+    };
     let count = usize::from(reader.u8()?);
     if count > WINDOW {
         return None;

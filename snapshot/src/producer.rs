@@ -16,6 +16,23 @@ pub const NO_EPOCH: i16 = -1;
 const NO_BATCH: BatchMeta =
     BatchMeta { first_sequence: -1, last_sequence: -1, first_offset: -1, last_offset: -1, timestamp: -1 };
 
+/// What Kafka's rules have forgotten of a producer that is remembered here.
+///
+/// Kafka forgets at a load or a truncation what stood below the log start alone. Here it goes on to count in every verdict;
+/// the difference is known so that what is meant for Kafka says what Kafka's own would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Forgotten {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// All its batches; a marker or an open transaction of it is known.
+    Batches,
+    /// The epoch of its coordinator.
+    Coordinator,
+    /// All of it.
+    Producer,
+}
+
 /// State of one producer id in one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerEntry {
@@ -29,6 +46,8 @@ pub struct ProducerEntry {
     pub last_append_ms: i64,
     /// First offset of the open transaction.
     pub txn_first_offset: Option<i64>,
+    /// What of this Kafka would not know.
+    pub forgotten: Forgotten,
     batches: [BatchMeta; WINDOW],
     batch_count: u8,
 }
@@ -41,6 +60,7 @@ impl Default for ProducerEntry {
             last_timestamp: -1,
             last_append_ms: -1,
             txn_first_offset: None,
+            forgotten: Forgotten::Nothing,
             batches: [NO_BATCH; WINDOW],
             batch_count: 0,
         }
@@ -148,6 +168,19 @@ impl ProducerEntry {
         if let Some(batch) = update.batch {
             self.push_batch(batch);
         }
+        let knew_coordinator = !matches!(self.forgotten, Forgotten::Producer | Forgotten::Coordinator);
+        self.forgotten = match (self.forgotten, update.batch) {
+            (Forgotten::Nothing, _) => Forgotten::Nothing,
+            (_, Some(_)) if !knew_coordinator && self.coordinator_epoch >= 0 => Forgotten::Coordinator,
+            (_, Some(_)) | (Forgotten::Coordinator, None) => Forgotten::Nothing,
+            (_, None) if self.batch_count == 0 => Forgotten::Nothing,
+            (_, None) => Forgotten::Batches,
+        };
+    }
+
+    /// The epoch of the coordinator as far as Kafka would know it.
+    pub fn kafka_coordinator_epoch(&self) -> i32 {
+        if self.forgotten == Forgotten::Coordinator { -1 } else { self.coordinator_epoch }
     }
 
     /// The remembered batches, oldest first; at most [`WINDOW`].
@@ -185,6 +218,21 @@ impl ProducerEntry {
             self.batch_count = 0;
             self.epoch = epoch;
         }
+    }
+
+    /// What is left of a producer that Kafka's rules forget.
+    pub fn forget(mut self) -> Self {
+        (self.txn_first_offset, self.forgotten) = (None, Forgotten::Producer);
+        self
+    }
+
+    /// The same producer with `older` batches before its own, as far as the window reaches.
+    pub fn with_older<'a>(&self, older: impl IntoIterator<Item = &'a BatchMeta>) -> Self {
+        let mut richer = Self { batches: [NO_BATCH; WINDOW], batch_count: 0, ..*self };
+        for batch in older.into_iter().copied().chain(self.batches().iter().copied()) {
+            richer.push_batch(batch);
+        }
+        richer
     }
 
     /// Remembers `batch` as the newest; the oldest goes if there are [`WINDOW`] already.

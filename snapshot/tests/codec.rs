@@ -4,7 +4,7 @@ mod common;
 
 use oncelog_formats::snapshot::{SealedSegment, SnapshotFile, Trailing};
 use oncelog_snapshot::producer::batch_meta;
-use oncelog_snapshot::{OpenTxns, ProducerEntry, ProducerTable, SnapshotMeta, codec};
+use oncelog_snapshot::{Forgotten, OpenTxns, ProducerEntry, ProducerTable, SnapshotMeta, codec};
 use proptest::prelude::*;
 
 use common::{entry, producer_id, table_of, with};
@@ -108,4 +108,24 @@ fn kafkas_own_file() {
     assert_eq!(loaded.table, table_of([(1, &first), (11, &second)]));
     assert_eq!(loaded.open_txns.ongoing().collect::<Vec<_>>(), [(1, 100)]);
     assert!(codec::decode(&bytes[..bytes.len() - 1]).is_err());
+}
+
+/// What Kafka has forgotten stays out of what Kafka reads, and comes back here.
+#[test]
+fn what_kafka_has_forgotten_is_remembered_behind_its_entries() {
+    let whole = one_producer().get(7).expect("it is there");
+    let mut table = ProducerTable::new();
+    let forgotten = [Forgotten::Nothing, Forgotten::Batches, Forgotten::Coordinator, Forgotten::Producer];
+    for (id, forgotten) in (1..).zip(forgotten) {
+        table.put(id, with(whole, |entry| (entry.coordinator_epoch, entry.forgotten) = (3, forgotten)));
+    }
+    let bytes = codec::encode(&mut table, &META);
+    let entries = SnapshotFile::decode(&bytes).expect("Kafka can read it").entries;
+    let shown = |id: i64| {
+        let entry = entries.iter().find(|entry| entry.producer_id == id).expect("all are there");
+        (entry.last_sequence, entry.last_offset, entry.coordinator_epoch)
+    };
+    let known = (whole.last_sequence(), whole.last_offset(), 3);
+    assert_eq!((1..=4).map(shown).collect::<Vec<_>>(), [known, (-1, -1, 3), (known.0, known.1, -1), known]);
+    assert_eq!(codec::decode(&bytes).expect("it is whole").table, table);
 }

@@ -5,13 +5,15 @@
 
 use parking_lot::MutexGuard;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::batch::stamp;
 use oncelog_formats::{BatchHeader, BatchView, Compression};
 use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Refusal, Update, Verdict, admit,
+    AdmitOptions, BatchMeta, CompletedTxn, Forgotten, Hint, Incoming, Known, Origin, ProducerEntry, ProducerTable,
+    Refusal, Update, Verdict, admit,
 };
 
 use super::Shared;
@@ -241,6 +243,9 @@ impl Shared {
     fn store(&self, state: &mut State, candidates: &mut [Candidate<'_>], now_ms: i64) {
         let records = candidates.iter().map(|c| u64::try_from(c.header.record_count).unwrap_or(0)).sum();
         self.metrics.count_append(records, candidates.iter().map(|c| c.bytes.len() as u64).sum());
+        if state.log_start_batch >= state.log_end() {
+            state.log_start_batch = candidates[0].header.base_offset;
+        }
         for candidate in candidates.iter() {
             let (header, bytes) = (&candidate.header, &*candidate.bytes);
             if state.epochs.assign(header.partition_leader_epoch, header.base_offset).expect("checked by place") {
@@ -387,6 +392,11 @@ fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
     if let Some(first) = first {
         state.reach.transactional_from.get_or_insert(first.header.base_offset);
     }
+    let mut left = BTreeMap::new();
+    if candidates.len() > 1 {
+        let forgetting = changes().filter(|change| change.update.forgets).map(|change| change.producer_id);
+        left = forgetting.filter_map(|id| Some((id, state.producers.get(id)?))).collect();
+    }
     for change in changes() {
         if change.clears_verification {
             state.verifications.clear(change.producer_id);
@@ -397,8 +407,23 @@ fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
             state.txns.start(change.producer_id, first_offset);
         }
     }
+    for (id, before) in left {
+        rejoin(&mut state.producers, id, &before);
+    }
     for completed in changes().filter_map(|change| change.completed.as_ref()) {
         complete_txn(state, completed);
+    }
+}
+
+/// A set of batches that left a producer's epoch and came back to it leaves it the batches from `before` the set: Kafka
+/// looks at epochs before and after a set, not within.
+fn rejoin(producers: &mut ProducerTable, id: i64, before: &ProducerEntry) {
+    if let Some(after) = producers.get(id)
+        && after.epoch == before.epoch
+        && before.forgotten != Forgotten::Producer
+        && !before.batches().is_empty()
+    {
+        producers.put(id, after.with_older(before.batches()));
     }
 }
 

@@ -10,9 +10,10 @@ mod write;
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::snapshot::SealedSegment;
 use oncelog_snapshot::Frozen;
-use oncelog_snapshot::codec::{Encoder, STEP_ENTRIES, SnapshotMeta};
+use oncelog_snapshot::codec::{self, Encoder, STEP_ENTRIES, SnapshotMeta};
 
 use super::Shared;
+use super::describe::SNAPSHOT_LIMIT_BYTES;
 use super::recover::kept::MEMORY_FILE;
 use super::state::State;
 use super::types::Ack;
@@ -29,8 +30,9 @@ pub(crate) struct SnapshotDue {
 }
 
 enum Content {
-    /// To be read from the table.
-    View(Frozen, SnapshotMeta),
+    /// To be read from the table. `stands`: the file is there already, of the same offset, and only the rest is to be said
+    /// anew: it knows producers that were forgotten since it was written.
+    View { view: Frozen, meta: SnapshotMeta, stands: bool },
     /// Read already; the file could not be written.
     Bytes(Vec<u8>),
 }
@@ -42,8 +44,8 @@ impl SnapshotDue {
     }
 
     /// A file of what `view` shows.
-    pub fn view(name: String, view: Frozen, meta: SnapshotMeta) -> Self {
-        Self { name, content: Content::View(view, meta) }
+    pub fn view(name: String, view: Frozen, meta: SnapshotMeta, stands: bool) -> Self {
+        Self { name, content: Content::View { view, meta, stands } }
     }
 }
 
@@ -53,7 +55,8 @@ impl State {
     pub(super) fn freeze_snapshot(&mut self, sealed: Option<SealedSegment>) {
         let offset = self.log_end();
         // One that stands here already is written again: a roll has more to say.
-        let name = if offset > self.snapshot_floor() || offset == self.newest_snapshot {
+        let stands = offset == self.newest_snapshot;
+        let name = if offset > self.snapshot_floor() || stands {
             self.newest_snapshot = offset;
             segment_file_name(offset, Kind::Snapshot).to_string()
         } else {
@@ -61,7 +64,7 @@ impl State {
         };
         let durable_offset = self.progress.durable_offset;
         let meta = SnapshotMeta { log_end_offset: offset, durable_offset, sealed, log_id: None };
-        self.snapshots_due.push_back(SnapshotDue::view(name, self.producers.freeze(), meta));
+        self.snapshots_due.push_back(SnapshotDue::view(name, self.producers.freeze(), meta, stands));
     }
 }
 
@@ -86,7 +89,15 @@ impl Shared {
 
     fn write_snapshot(&self, due: SnapshotDue) -> Result<()> {
         let bytes = match due.content {
-            Content::View(view, meta) => self.encode_view(view, meta)?,
+            Content::View { view, meta, stands } => {
+                match stands.then(|| self.sealed_anew(&due.name, &meta)).flatten() {
+                    Some(bytes) => {
+                        self.state.lock().producers.thaw(view);
+                        bytes
+                    }
+                    None => self.encode_view(view, meta)?,
+                }
+            }
             Content::Bytes(bytes) => bytes,
         };
         if let Err(failure) = self.device.write_small(&self.dir.join(&due.name), &bytes) {
@@ -99,6 +110,14 @@ impl Shared {
     fn next_snapshot_due(&self) -> Option<SnapshotDue> {
         let mut state = self.state.lock();
         if state.closed { None } else { state.snapshots_due.pop_front() }
+    }
+
+    /// The file of this name with `meta` in it.
+    fn sealed_anew(&self, name: &str, meta: &SnapshotMeta) -> Option<Vec<u8>> {
+        let bytes = self.device.read_small(&self.dir.join(name), SNAPSHOT_LIMIT_BYTES).ok()??;
+        let mut stored = codec::decode(&bytes).ok()?;
+        stored.meta.filter(|stored| stored.log_end_offset == meta.log_end_offset)?;
+        Some(codec::encode(&mut stored.table, meta))
     }
 
     fn encode_view(&self, mut view: Frozen, meta: SnapshotMeta) -> Result<Vec<u8>> {

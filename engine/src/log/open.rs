@@ -8,14 +8,14 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{BLOCK_BYTES, BufferPool, Clock, Device, OpenMode};
 use oncelog_formats::epoch_checkpoint;
 use oncelog_formats::file_name::{Kind, segment_file_name};
-use oncelog_snapshot::Verifications;
+use oncelog_snapshot::{ProducerTable, Verifications};
 
 use super::Shared;
 use super::checkpoint::Checkpoints;
 use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Recovery};
+use super::recover::{Bounds, Recovery, drop_forgotten, forget_expired};
 use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
 use crate::background::Background;
@@ -76,13 +76,14 @@ impl Shared {
         let config = options.config.clone();
         let promised = recovery_point.min(stored.recovery_point.value().unwrap_or(0));
         let bounds = Bounds { recovery_point, promised, limit: i64::MAX, log_start };
-        let mut recovered = recover(device, &*context.clock, dir, &config, &report, bounds)?;
+        let mut recovered = recover(device, &*context.clock, dir, &config, &report, bounds, None)?;
         let mut log_end = recovered.log_end();
         if recovered.newest_used.is_some_and(|used| used > log_end) {
             // A snapshot of records that a crash took: begin again from one that the log bears out.
             report.cut = recovered.report.cut;
             report.repaired = recovered.report.repaired;
-            recovered = recover(device, &*context.clock, dir, &config, &report, Bounds { limit: log_end, ..bounds })?;
+            let again = Bounds { limit: log_end, ..bounds };
+            recovered = recover(device, &*context.clock, dir, &config, &report, again, None)?;
             log_end = recovered.log_end();
         }
         if recovered.segments.is_empty() && bounds.promised > log_start {
@@ -112,22 +113,29 @@ impl Shared {
     fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, memory_offset: i64, waits: bool) -> Result<()> {
         let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
         let log_start = log_start.max(first_base).min(log_end.max(first_base));
-        let batch = self.batch_base_at(log_start)?;
+        let batch = self.batch_base_at(log_start)?.unwrap_or(log_end.max(log_start));
         {
             let mut state = self.state.lock();
             (state.log_start, state.log_start_batch) = (log_start, batch);
+            state.flushed_offset = state.flushed_offset.max(log_start);
             let cut_end = state.epochs.truncate_from_end(log_end);
             let cut_start = state.epochs.truncate_from_start(log_start);
             state.epochs_dirty |= cut_end || cut_start;
             let wanted = if state.follows_end { log_end } else { high_watermark };
             state.set_high_watermark(wanted);
+            let (now_ms, expiration_ms) = (self.clock.now_ms(), state.config.producer_id_expiration_ms);
             if waits {
                 self.snapshot_at_end(&mut state);
             }
-            // As in Kafka, which reads its own snapshot of the end back: that one still knows them. Not before the replay: who
-            // was silent when the snapshot was taken may have appended since.
-            let expiration_ms = state.config.producer_id_expiration_ms;
-            state.producers.expire(self.clock.now_ms(), expiration_ms);
+            if waits && state.producers.any_missing_page().is_none() {
+                if !self.report.clean {
+                    // Kafka reads its own snapshot of the end back: that one still knows whom it then forgets.
+                    forget_expired(&mut state.producers, now_ms, expiration_ms);
+                }
+                drop_forgotten(&mut state.producers, now_ms, expiration_ms);
+            } else {
+                state.producers.expire(now_ms, expiration_ms);
+            }
         }
         if waits {
             self.upkeep()?;
@@ -145,15 +153,27 @@ impl Shared {
         }
     }
 
-    /// Kafka's choice: snapshots above the log start, at the bases of segments, and the newest of all. The newest at or
-    /// below the log start becomes our memory of what lies there.
-    pub(super) fn drop_stray_snapshots(&self, log_start: i64, log_end: i64, memory_offset: i64) -> Result<()> {
+    /// Kafka's choice at a load: snapshots at the bases of segments, and the newest of all.
+    fn drop_stray_snapshots(&self, log_start: i64, log_end: i64, memory_offset: i64) -> Result<()> {
+        let found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+        let newest = found.iter().filter(|o| **o <= log_end).max().copied();
+        let strays: Vec<i64> = {
+            let state = self.state.lock();
+            let strays = found.into_iter().filter(|o| Some(*o) != newest && !state.segments.contains_key(o));
+            strays.filter(|o| (log_start + 1..=log_end).contains(o)).collect()
+        };
+        self.remove_snapshots(&strays)?;
+        self.keep_snapshots(log_start, log_end, memory_offset)
+    }
+
+    /// Removes snapshots that are not within the log. The newest at or below the log start becomes our memory of what lies
+    /// there.
+    pub(super) fn keep_snapshots(&self, log_start: i64, log_end: i64, memory_offset: i64) -> Result<()> {
         let mut found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
         found.sort_unstable();
-        let mut state = self.state.lock();
-        let newest = found.iter().rev().find(|o| **o <= log_end).copied();
-        let stays = |o: &i64| *o > log_start && (Some(*o) == newest || state.segments.contains_key(o) && *o <= log_end);
+        let stays = |o: &i64| *o > log_start && *o <= log_end;
         let (kept, mut strays): (Vec<i64>, Vec<i64>) = found.into_iter().partition(stays);
+        let mut state = self.state.lock();
         state.newest_snapshot = state.newest_snapshot.min(kept.last().copied().unwrap_or(-1));
         drop(state);
         let better = |o: &i64| *o <= log_start && (*o > memory_offset || memory_offset > log_start);
@@ -194,6 +214,7 @@ pub(super) fn recover<'a>(
     config: &'a Config,
     report: &OpenReport,
     bounds: Bounds,
+    before: Option<&'a ProducerTable>,
 ) -> Result<Recovery<'a>> {
     let _span = tracing::info_span!("recover", dir = %dir.display(), clean = report.clean).entered();
     let mut report = report.clone();
@@ -202,6 +223,7 @@ pub(super) fn recover<'a>(
         let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
         let mut recovery = Recovery::new(device, clock, dir, config, bounds, report.clone(), layout);
         (recovery.epochs, recovery.epochs_lost, recovery.epochs_dirty) = (epochs, epochs_lost, epochs_lost);
+        recovery.before = before;
         match (recovery.run(), &recovery.begun) {
             (Ok(_), _) => return Ok(recovery),
             (Err(error), Some(begun)) if error.is_corruption() => {
@@ -361,6 +383,8 @@ fn assemble(
         closed: false,
         followers: Waiting::default(),
         hole: 0..0,
+        hole_passed: true,
+        flushed_offset: if recovered.clean { log_end } else { recovered.bounds.recovery_point.min(log_end) },
         generation: 0,
     };
     Shared {

@@ -75,7 +75,7 @@ impl Place {
 
 impl Shared {
     pub(crate) fn read(&self, read: &Read) -> Result<Fetched> {
-        if read.isolation != Isolation::LogEnd {
+        if read.isolation != Isolation::LogEnd && read.offset >= self.state.lock().log_start {
             self.settle_high_watermark()?;
         }
         loop {
@@ -86,18 +86,21 @@ impl Shared {
     }
 
     /// A leader may name a high watermark inside a batch; readers see whole batches, so it then stands at the batch's
-    /// base, as in Kafka from the first read on.
+    /// base, as in Kafka from the first read on that is not below the log start. Between batches it stands at the next, or
+    /// at the end.
     fn settle_high_watermark(&self) -> Result<()> {
         let asked = {
             let state = self.state.lock();
-            if state.high_watermark_settled || state.check_usable().is_err() {
+            let first_base = state.segments.first_key_value().map_or(0, |(base, _)| *base);
+            if state.high_watermark_settled || state.high_watermark < first_base || state.check_usable().is_err() {
                 return Ok(());
             }
             state.high_watermark
         };
-        let base = self.batch_base_at(asked)?;
+        let found = self.batch_base_at(asked)?;
         let mut state = self.state.lock();
         if state.high_watermark == asked {
+            let base = found.unwrap_or(state.log_end());
             state.high_watermark = base;
             state.high_watermark_settled = true;
             state.txns.advance_high_watermark(base);

@@ -41,7 +41,8 @@ impl Shared {
             return Ok(());
         }
         state.log_start = offset;
-        state.log_start_batch = batch;
+        state.flushed_offset = state.flushed_offset.max(offset);
+        state.log_start_batch = batch.unwrap_or(state.log_end());
         if state.epochs.truncate_from_start(offset) {
             state.epochs_dirty = true;
         }
@@ -53,16 +54,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Base offset of the batch that holds `offset`, or of the next one where none does; `offset` itself at the end. It is
-    /// where Kafka takes an offset to be once it has looked for its place in a file.
-    pub(super) fn batch_base_at(&self, offset: i64) -> Result<i64> {
+    /// Base offset of the batch that holds `offset`, or of the next one where none does; none at the end. It is where Kafka
+    /// takes an offset to be once it has looked for its place in a file.
+    pub(super) fn batch_base_at(&self, offset: i64) -> Result<Option<i64>> {
         self.commit_all(super::types::Ack::Written)?;
         let mut wanted = offset;
         loop {
             let (file, size, hint, next) = {
                 let state = self.state.lock();
                 let Some(segment) = state.segment_of(wanted).or(state.segments.values().next()) else {
-                    return Ok(offset);
+                    return Ok(None);
                 };
                 let next = next_base(&state, segment.base_offset);
                 (segment.file.clone(), segment.size, segment.hint_for(offset), next)
@@ -70,9 +71,9 @@ impl Shared {
             let mut walker = Walker::new(&*file, size);
             let from = if walker.proves(hint, i64::MIN, offset).unwrap_or(false) { hint } else { 0 };
             match (walker.find(from, offset), next) {
-                (Ok(Some(found)), _) => return Ok(found.header.base_offset),
+                (Ok(Some(found)), _) => return Ok(Some(found.header.base_offset)),
                 (Ok(None), Some(next)) => wanted = next,
-                (Ok(None) | Err(Error::Damaged(_)), _) => return Ok(offset),
+                (Ok(None) | Err(Error::Damaged(_)), _) => return Ok(None),
                 (Err(error), _) => return Err(error),
             }
         }
@@ -132,6 +133,7 @@ impl Shared {
             let last = bases[bases.len() - 1];
             next_base(&state, last).unwrap_or(state.log_start).max(state.log_start)
         };
+        let rises = new_start > self.state.lock().log_start;
         self.store_log_start(new_start)?;
         self.raise_log_start(new_start)?;
         self.commit_all(super::types::Ack::Durable)?;
@@ -148,8 +150,11 @@ impl Shared {
             state.aborted.forget_below(first_base);
         }
         self.persist_epochs()?;
-        // Now it is the first segment's base and need not be listed.
-        self.store_log_start(new_start)?;
+        if rises {
+            // Now it is the first segment's base and need not be listed. One that stood there before is listed until the
+            // next checkpoint, as in Kafka.
+            self.store_log_start(new_start)?;
+        }
         Ok(bases)
     }
 }

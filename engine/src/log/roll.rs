@@ -301,6 +301,7 @@ impl Shared {
         state.prepared = spare.prepared;
         state.staging = Staging::new(0, &[]);
         state.staging.birth = Some(Birth { from: spare.path, to });
+        state.flushed_offset = base_offset;
         state.freeze_snapshot(Some(sealed));
     }
 

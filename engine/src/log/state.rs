@@ -257,7 +257,8 @@ pub(crate) struct SideFile {
 pub(crate) struct State {
     pub config: Arc<Config>,
     pub log_start: i64,
-    /// Base offset of the first batch that ends behind the log start: where an older open transaction is taken to begin.
+    /// Base offset of the first batch that ends behind the log start, the log end while there is none: where an older open
+    /// transaction is taken to begin.
     pub log_start_batch: i64,
     pub high_watermark: i64,
     /// The high watermark is known to lie between two batches.
@@ -300,6 +301,11 @@ pub(crate) struct State {
     pub followers: Waiting,
     /// Offsets that a truncation inside a batch left empty: the batch behind them may be staged only.
     pub hole: std::ops::Range<i64>,
+    /// A segment begins behind the hole, and the checkpoint file says so.
+    pub hole_passed: bool,
+    /// Kafka's recovery point: up to where the last clean opening, roll or sync saw to everything. What a truncation writes
+    /// down, because it decides what the next opening looks at again.
+    pub flushed_offset: i64,
     /// Counts truncations, so that a read can tell that the ground moved under it.
     pub generation: u64,
 }
@@ -372,7 +378,7 @@ impl State {
     /// Moves the high watermark into the log's bounds and lets go of transactions decided below it.
     pub fn set_high_watermark(&mut self, offset: i64) -> i64 {
         self.high_watermark = offset.clamp(self.log_start, self.log_end().max(self.log_start));
-        self.high_watermark_settled = self.high_watermark == self.log_end() || self.follows_end;
+        self.high_watermark_settled = offset >= self.log_end() || self.follows_end;
         self.txns.advance_high_watermark(self.high_watermark);
         self.refresh_first_unstable();
         self.check_order();

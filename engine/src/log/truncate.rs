@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Reach, Recovery};
+use super::recover::{Bounds, Reach, Recovery, drop_forgotten};
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
@@ -36,7 +36,7 @@ impl Shared {
         if offset >= end {
             state.epochs_dirty |= state.epochs.truncate_from_end(end);
             drop(state);
-            self.persist_epochs()?;
+            self.store_after_truncation(end, false)?;
             return Ok(end);
         }
         if offset < *state.segments.first_key_value().expect("a log has a segment").0 {
@@ -53,7 +53,9 @@ impl Shared {
         let log_start = state.log_start.min(offset);
         let bounds = Bounds { recovery_point: kept, promised: kept, limit: offset, log_start };
         let clean = OpenReport { clean: true, ..OpenReport::default() };
-        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds);
+        let producers = std::mem::take(&mut state.producers);
+        let before = Some(&producers);
+        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds, before);
         let mut recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         if let Some(damage) = damage_before(&recovered, size) {
             // All that was left had been synced: the next opening is to miss it too.
@@ -61,7 +63,7 @@ impl Shared {
             self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
             return Err(give_up(&mut state, Error::Damaged(Box::new(damage))));
         }
-        recovered.keep_from(&state.producers, offset);
+        recovered.keep_from(&producers, offset);
         let memory_offset = recovered.memory_offset.unwrap_or(-1);
         if recovered.memory_offset.is_some_and(|memory| memory > offset) {
             recovered.remember_in_file(offset);
@@ -69,6 +71,9 @@ impl Shared {
         state.producers = recovered.producers(offset);
         if planted(Bug::TruncationForgetsProducers) {
             state.producers = ProducerTable::new();
+        }
+        if state.producers.any_missing_page().is_none() {
+            drop_forgotten(&mut state.producers, self.clock.now_ms(), config.producer_id_expiration_ms);
         }
         state.reach = recovered.view.reach;
         state.txns = recovered.view.txns;
@@ -78,11 +83,12 @@ impl Shared {
         let segments = recovered.segments;
         self.stand_on(&mut state, segments, offset)?;
         state.epochs_dirty |= state.epochs.truncate_from_end(offset) && !planted(Bug::EpochFileNotRewritten);
-        if state.log_start > offset {
+        let moved = state.log_start > offset;
+        if moved {
             (state.log_start, state.log_start_batch) = (offset, offset);
         } else if state.active().data_end <= state.log_start {
             // The batch that held the log start is gone.
-            state.log_start_batch = state.log_start;
+            state.log_start_batch = offset;
         }
         // Where it does not move, transactions decided below it hold readers back until it is named again, as in Kafka.
         if state.high_watermark >= offset {
@@ -94,8 +100,8 @@ impl Shared {
         let log_start = state.log_start;
         drop(state);
         self.write_side_files()?;
-        self.drop_stray_snapshots(log_start, offset, memory_offset)?;
-        self.store_after_truncation(offset)
+        self.keep_snapshots(log_start, offset, memory_offset)?;
+        self.store_after_truncation(offset, moved)
     }
 
     pub(crate) fn truncate_fully_and_start_at(&self, offset: i64, log_start: Option<i64>) -> Result<i64> {
@@ -141,7 +147,7 @@ impl Shared {
         (state.log_start, state.log_start_batch) = (log_start, log_start);
         state.set_high_watermark(offset);
         drop(state);
-        self.store_after_truncation(offset)
+        self.store_after_truncation(offset, true)
     }
 
     /// No later crash may take what comes now for something that was synced already, or miss what is cut now.
@@ -193,17 +199,25 @@ impl Shared {
         state.active_mut().next_offset = end;
         state.staging = staging_behind(state.active())?;
         state.prepared = state.staging.start;
+        state.hole_passed = state.hole.is_empty();
         state.progress.durable_offset = end;
+        state.flushed_offset = state.flushed_offset.min(end);
         state.progress.unsynced = false;
         state.generation += 1;
         self.tail.clear();
         Ok(())
     }
 
-    fn store_after_truncation(&self, offset: i64) -> Result<i64> {
+    /// A log start that has not moved stays as its checkpoint says, as in Kafka.
+    fn store_after_truncation(&self, offset: i64, log_start_moved: bool) -> Result<i64> {
         self.persist_epochs()?;
-        let mut offsets = self.checkpoint_offsets(&self.state.lock());
+        let (mut offsets, flushed_offset) = {
+            let state = self.state.lock();
+            (self.checkpoint_offsets(&state), state.flushed_offset)
+        };
         offsets.high_watermark = None;
+        offsets.log_start = offsets.log_start.filter(|_| log_start_moved);
+        offsets.recovery_point = offsets.recovery_point.map(|point| point.min(flushed_offset));
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
         Ok(offset)
     }

@@ -102,7 +102,24 @@ impl Shared {
     pub(super) fn write_side_files(&self) -> Result<()> {
         self.write_snapshots()?;
         self.persist_sealed()?;
+        self.pass_hole()?;
         self.persist_epochs()
+    }
+
+    /// What a truncation left empty can be promised once a segment begins behind it: no tail is missing there then.
+    fn pass_hole(&self) -> Result<()> {
+        let end = {
+            let state = self.state.lock();
+            let durable = state.progress.durable_offset >= state.hole.end;
+            if state.hole_passed || state.active().base_offset < state.hole.end || !durable {
+                return Ok(());
+            }
+            state.hole.end
+        };
+        let offsets = Offsets { recovery_point: Some(end), ..Offsets::default() };
+        self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        self.state.lock().hole_passed = true;
+        Ok(())
     }
 
     /// Indexes of every sealed segment that are not on disk yet, and some file for the active one. Behind the leader epochs
@@ -248,8 +265,9 @@ impl Shared {
         let _one = self.upkeep.lock();
         // First what is promised, then the files that must be there by then: appends and rolls go on meanwhile.
         let (offsets, durable, active) = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             state.check_usable()?;
+            state.flushed_offset = state.progress.durable_offset;
             (self.checkpoint_offsets(&state), state.progress.durable_offset, state.active().base_offset)
         };
         self.write_side_files()?;

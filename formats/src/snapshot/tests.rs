@@ -149,8 +149,13 @@ fn extended() -> SnapshotFile {
     };
     let extension = Extension {
         producers: vec![
-            ProducerExtra { producer_id: 1, last_append_ms: 77, batches: (0..5).map(batch).collect() },
-            ProducerExtra { producer_id: 11, last_append_ms: -1, batches: vec![] },
+            ProducerExtra {
+                producer_id: 1,
+                last_append_ms: 77,
+                beyond: Beyond::default(),
+                batches: (0..5).map(batch).collect(),
+            },
+            ProducerExtra { producer_id: 11, last_append_ms: -1, beyond: Beyond::default(), batches: vec![] },
         ],
         log_end_offset: 12,
         durable_offset: 9,
@@ -296,6 +301,8 @@ prop_compose! {
     fn any_producer()(
         producer_id: i64,
         last_append_ms: i64,
+        producer: bool,
+        coordinator_epoch: Option<i32>,
         batches in prop::collection::vec(any::<(i32, i32, i64, i64, i64)>(), 0..=MAX_BATCHES),
     ) -> ProducerExtra {
         let batches = batches.into_iter().map(|b| BatchMeta {
@@ -305,7 +312,7 @@ prop_compose! {
             last_offset: b.3,
             timestamp: b.4,
         });
-        ProducerExtra { producer_id, last_append_ms, batches: batches.collect() }
+        ProducerExtra { producer_id, last_append_ms, beyond: Beyond { producer, coordinator_epoch }, batches: batches.collect() }
     }
 }
 

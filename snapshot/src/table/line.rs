@@ -18,7 +18,7 @@
 
 use oncelog_formats::num::{sequence_add, sequence_sub};
 
-use crate::producer::{BatchMeta, Known, ProducerEntry, Standing, Update, WINDOW};
+use crate::producer::{BatchMeta, Forgotten, Known, ProducerEntry, Standing, Update, WINDOW};
 
 /// Words of a line with at most one batch.
 pub(super) const NARROW: usize = 5;
@@ -69,6 +69,9 @@ impl Place {
 
 /// The line of an entry and how many of its words count; `None` if it does not fit.
 pub(super) fn encode(entry: &ProducerEntry) -> Option<([u64; WIDE], usize)> {
+    if entry.forgotten != Forgotten::Nothing {
+        return None;
+    }
     let mut line = [0; WIDE];
     let batches = entry.batches();
     let mut flags = batches.len() as u64;

@@ -31,7 +31,7 @@ impl Recovery<'_> {
         let mut view = View::default();
         if let Some((offset, loaded)) = self.newest_snapshot(i64::MIN, first)? {
             from = offset;
-            view = View::from_table(offset, loaded.table, i64::MIN, self.config).0;
+            view = View::from_table(offset, loaded.table);
         }
         let read = opened.iter().filter(|o| o.next_base.is_none_or(|next| next > from) && o.base <= last);
         for segment in read {

@@ -11,7 +11,7 @@
 use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::num::sequence_add;
 use oncelog_snapshot::codec::{self, SnapshotMeta};
-use oncelog_snapshot::{Incoming, ProducerEntry, ProducerTable};
+use oncelog_snapshot::{Forgotten, Incoming, ProducerEntry, ProducerTable};
 
 use super::Recovery;
 use crate::log::checkpoint::SnapshotDue;
@@ -33,7 +33,7 @@ impl Recovery<'_> {
         let mut table = self.view.producers.clone();
         for (id, old) in self.memory(end).iter() {
             let entry = match table.get(id) {
-                None => Some(old),
+                None => Some(old.forget()),
                 Some(found) => with_older_batches(&old, &found),
             };
             if let Some(entry) = entry {
@@ -75,6 +75,11 @@ impl Recovery<'_> {
         }
     }
 
+    /// What Kafka's steps forget when they load what they have found so far.
+    pub fn forget_expired(&mut self) {
+        forget_expired(&mut self.view.producers, self.clock.now_ms(), self.config.producer_id_expiration_ms);
+    }
+
     /// Kafka's steps begin again with nothing at `offset`.
     pub fn keep_view(&mut self, offset: i64) {
         self.kept = self.remembered(offset);
@@ -108,6 +113,27 @@ impl Recovery<'_> {
         let bytes = self.memory_bytes(log_end);
         self.memory_offset = Some(log_end);
         self.snapshots_due.push_back(SnapshotDue::ready(MEMORY_FILE.to_owned(), bytes));
+    }
+}
+
+/// What Kafka's load of a snapshot forgets: producers without an open transaction whose last record carries an old
+/// timestamp. They are remembered here, in full, until they have expired by our clock: [`drop_forgotten`].
+pub(in crate::log) fn forget_expired(producers: &mut ProducerTable, now_ms: i64, expiration_ms: i64) {
+    let goes = |entry: &ProducerEntry| entry.txn_first_offset.is_none() && entry.forgotten != Forgotten::Producer;
+    let expired = |entry: &ProducerEntry| now_ms.saturating_sub(entry.last_timestamp) >= expiration_ms;
+    let going: Vec<_> = producers.iter().filter(|(_, entry)| goes(entry) && expired(entry)).collect();
+    for (id, entry) in going {
+        producers.put(id, entry.forget());
+    }
+}
+
+/// Takes out those that Kafka has forgotten and that have expired by our clock. Not before the replay: who was silent when
+/// a snapshot was taken may have appended since.
+pub(in crate::log) fn drop_forgotten(producers: &mut ProducerTable, now_ms: i64, expiration_ms: i64) {
+    let expired = |entry: &ProducerEntry| now_ms.saturating_sub(entry.last_append_ms) >= expiration_ms;
+    let gone: Vec<_> = producers.iter().filter(|(_, e)| e.forgotten == Forgotten::Producer && expired(e)).collect();
+    for (id, _) in gone {
+        producers.remove(id);
     }
 }
 
@@ -155,15 +181,11 @@ fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<Prod
     if !joins && !same_end {
         return None;
     }
-    let mut richer = ProducerEntry::default();
-    richer.epoch = found.epoch;
-    richer.coordinator_epoch = found.coordinator_epoch;
-    richer.last_timestamp = found.last_timestamp;
-    richer.txn_first_offset = found.txn_first_offset;
+    let mut richer = found.with_older(older);
     // The newer: of two that end with the same batch one may have seen a marker behind it.
     richer.last_append_ms = old.last_append_ms.max(found.last_append_ms);
-    for batch in older.into_iter().filter(|_| joins).chain(found.batches()) {
-        richer.push_batch(*batch);
+    if first.is_none() {
+        richer.forgotten = Forgotten::Batches;
     }
     Some(richer)
 }

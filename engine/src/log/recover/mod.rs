@@ -39,6 +39,7 @@ use crate::index::{AbortedIndex, SegmentIndex};
 use crate::segment::scan::scan;
 use begin::Resume;
 pub(in crate::log) use begin::{Begun, PutOff, supply};
+pub(super) use kept::{drop_forgotten, forget_expired};
 pub(in crate::log) use replay::Reach;
 use replay::View;
 
@@ -75,9 +76,13 @@ pub(super) struct Recovery<'a> {
     /// The checkpoint that the view began with, if any.
     pub begun: Option<Begun>,
     pub snapshots_due: VecDeque<SnapshotDue>,
+    /// What was in memory before the log was cut.
+    pub before: Option<&'a ProducerTable>,
     /// Append times of replayed batches lie between this and now.
     pub append_floor_ms: i64,
     starts: Starts,
+    /// Base of the last segment that a snapshot was made for.
+    snapshotted: Option<i64>,
 }
 
 /// Between which offsets recovery looks, and what it may count on.
@@ -158,8 +163,10 @@ impl<'a> Recovery<'a> {
             prepared: 0,
             begun: None,
             snapshots_due: VecDeque::new(),
+            before: None,
             append_floor_ms: i64::MIN,
             starts: Starts { doubt: i64::MAX, view: i64::MIN, kept: i64::MAX },
+            snapshotted: None,
         }
     }
 
@@ -186,9 +193,7 @@ impl<'a> Recovery<'a> {
             self.check_gap(last_end, &opened)?;
             self.meet_ahead(base);
             let in_doubt = base >= self.starts.doubt;
-            if in_doubt && base <= self.bounds.log_start && self.begun.is_none() {
-                self.keep_view(base);
-            }
+            self.look_again(base, last_end)?;
             if base <= self.bounds.log_start && opened.next_base.is_none_or(|next| next > self.bounds.log_start) {
                 self.remember_at(base);
             }
@@ -239,6 +244,23 @@ impl<'a> Recovery<'a> {
         opened.iter().find(doubtful).map_or(i64::MAX, |o| o.base)
     }
 
+    /// A crash makes Kafka look at one segment after the other, and load a snapshot of what was before each: that forgets
+    /// producers. It stands where the segment before ends; up to the log start there is none.
+    fn look_again(&mut self, base: i64, last_end: Option<i64>) -> Result<()> {
+        if base < self.starts.doubt || self.begun.is_some() {
+            return Ok(());
+        }
+        if base <= self.bounds.log_start {
+            self.keep_view(base);
+        } else if base > self.starts.doubt {
+            if last_end == Some(base) {
+                self.snapshot_at(base)?;
+            }
+            self.forget_expired();
+        }
+        Ok(())
+    }
+
     fn path(&self, base: i64, kind: Kind) -> PathBuf {
         self.dir.join(segment_file_name(base, kind))
     }
@@ -257,10 +279,10 @@ impl<'a> Recovery<'a> {
             view = offset;
             (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
             self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
-            let (view, expired) = View::from_table(offset, loaded.table, self.clock.now_ms(), self.config);
-            self.view = view;
-            if !planted(Bug::ExpiryBeforeReplay) {
-                self.kept = expired;
+            self.view = View::from_table(offset, loaded.table);
+            self.forget_expired();
+            if planted(Bug::ExpiryBeforeReplay) {
+                drop_forgotten(&mut self.view.producers, self.clock.now_ms(), self.config.producer_id_expiration_ms);
             }
         }
         self.view.reach.complete_from = view;
@@ -291,9 +313,10 @@ impl<'a> Recovery<'a> {
         let known = self.layout.snapshots.contains(&base);
         // What stands in front of a checkpoint's replay comes from the same memory.
         let stands = known && (base <= self.starts.doubt || self.begun.is_some());
-        if stands || base <= self.starts.view.max(self.bounds.log_start) {
+        if stands || self.snapshotted == Some(base) || base <= self.starts.view.max(self.bounds.log_start) {
             return Ok(());
         }
+        self.snapshotted = Some(base);
         let meta = codec::SnapshotMeta {
             log_end_offset: base,
             durable_offset: base.min(self.bounds.recovery_point),
@@ -305,7 +328,7 @@ impl<'a> Recovery<'a> {
         let name = segment_file_name(base, Kind::Snapshot).to_string();
         self.snapshots_due.push_back(match self.begun {
             // Many perhaps: it is written in the background.
-            Some(_) => SnapshotDue::view(name, self.view.producers.freeze(), meta),
+            Some(_) => SnapshotDue::view(name, self.view.producers.freeze(), meta, false),
             None => SnapshotDue::ready(name, codec::encode(&mut self.remembered(base), &meta)),
         });
         if !known {

@@ -8,7 +8,6 @@ use oncelog_snapshot::{
 };
 
 use super::{Rebuild, Recovery};
-use crate::config::Config;
 use crate::error::Result;
 use crate::log::state::Segment;
 use crate::segment::incoming;
@@ -31,17 +30,8 @@ pub(in crate::log) struct Reach {
 }
 
 impl View {
-    /// What a snapshot at `offset` says, less what has expired since, and that.
-    pub fn from_table(
-        offset: i64,
-        mut producers: ProducerTable,
-        now_ms: i64,
-        config: &Config,
-    ) -> (Self, ProducerTable) {
-        let mut expired = ProducerTable::new();
-        for (id, entry) in producers.expire(now_ms, config.producer_id_expiration_ms) {
-            expired.put(id, entry);
-        }
+    /// What a snapshot at `offset` says.
+    pub fn from_table(offset: i64, producers: ProducerTable) -> Self {
         let (mut txns, mut transactional_from) = (OpenTxns::new(), None);
         for (id, entry) in producers.iter() {
             let open = entry.txn_first_offset.filter(|_| !planted(Bug::OpenTransactionForgotten));
@@ -50,7 +40,7 @@ impl View {
                 transactional_from = Some(0);
             }
         }
-        (Self { producers, txns, reach: Reach { complete_from: offset, transactional_from } }, expired)
+        Self { producers, txns, reach: Reach { complete_from: offset, transactional_from } }
     }
 
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported. Answers the
@@ -142,7 +132,7 @@ impl Recovery<'_> {
             self.report.batches_replayed += 1;
             self.meet_ahead(header.base_offset);
             let by_client = planted(Bug::ExpiryByClientTime);
-            let append_ms = if by_client { header.max_timestamp } else { self.append_ms(segment) };
+            let append_ms = if by_client { header.max_timestamp } else { self.append_ms(segment, batch.producer_id) };
             if counts && self.put_off(&batch, append_ms)? {
                 return Ok(());
             }
@@ -165,9 +155,12 @@ impl Recovery<'_> {
         }
     }
 
-    /// When a replayed batch was appended is not known: not after its segment was last written, which is what counts, so
+    /// When a replayed batch was appended is known if the log was open just now. Otherwise: not after its segment was last written, which is what counts, so
     /// that nobody is forgotten too early. Its own timestamps are the client's and say nothing.
-    fn append_ms(&self, segment: &Segment) -> i64 {
+    fn append_ms(&self, segment: &Segment, producer_id: i64) -> i64 {
+        if let Some(known) = self.before.and_then(|before| before.get(producer_id)) {
+            return known.last_append_ms;
+        }
         let now_ms = self.clock.now_ms();
         segment.grown_ms.clamp(self.append_floor_ms.min(now_ms), now_ms)
     }
