@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use oncelog_snapshot::pages::{PageWriter, decode_page};
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
-    AdmitOptions, Frozen, Hint, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Update, Verdict, admit,
+    AdmitOptions, Forgotten, Frozen, Hint, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Update,
+    Verdict, admit,
 };
 
 type Model = BTreeMap<i64, ProducerEntry>;
@@ -119,7 +120,7 @@ impl World {
             1..40 => self.read_some(),
             40..45 => self.begin_checkpoint(),
             45..100 => self.write_checkpoint(),
-            100..101 if self.below(4) == 0 => self.crash(),
+            100..101 if self.below(3) == 0 => self.crash(),
             101..103 => self.sweep(),
             103..106 => self.put_odd(),
             106..108 => self.remove(),
@@ -262,6 +263,8 @@ impl World {
         entry.last_timestamp = self.random() as i64;
         entry.last_append_ms = self.now_ms;
         entry.txn_first_offset = (self.below(3) == 0).then_some(self.below(1 << 50) as i64);
+        entry.forgotten = [Forgotten::Nothing, Forgotten::Batches, Forgotten::Producer, Forgotten::Coordinator]
+            [self.below(4) as usize];
         for _ in 0..self.below(7) {
             let (first, span) = (self.below(1 << 50) as i64, self.below(1 << 22) as i64);
             entry.push_batch(batch_meta(self.random() as i32, first, first + span, self.random() as i64));
