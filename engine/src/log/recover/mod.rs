@@ -250,7 +250,8 @@ impl<'a> Recovery<'a> {
         if base < self.starts.doubt || self.begun.is_some() {
             return Ok(());
         }
-        if base <= self.bounds.log_start {
+        let nothing_before = last_end.is_some_and(|end| end <= self.bounds.log_start);
+        if base <= self.bounds.log_start || (nothing_before && self.report.snapshot_offset.is_none()) {
             self.keep_view(base);
         } else if base > self.starts.doubt {
             if last_end == Some(base) {
