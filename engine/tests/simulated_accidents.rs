@@ -6,7 +6,7 @@ use common::{
     NAME, NOW_MS, Place, batch, expect_duplicate, put, put_as, read_all, read_committed, single, small_segments,
     txn_batch,
 };
-use oncelog::{Ack, Append, Config, Isolation, Log, OpenOptions, Outcome, Read};
+use oncelog::{Ack, Append, Appended, Config, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_device::{FaultOp, MemoryDevice, SectorDamage};
 use oncelog_formats::control::end_txn_marker_batch;
 
@@ -105,31 +105,37 @@ fn a_closed_segment_cut_short_is_damaged_and_those_behind_it_stay() {
     assert!(!behind.data.is_empty());
 }
 
-/// Who is remembered by a log that begins again at its start was in memory alone: the second crash forgot.
-#[test]
-fn producers_of_a_log_that_begins_again_survive_a_second_crash() {
+/// Power cuts take the end of a log all of whose records were deleted, so that it begins again at its start. The batch of
+/// producer 7 with this sequence, which `fill` answers, must be known through two crashes.
+fn expect_known_where_a_log_begins_again(seeds: u64, sequence: i32, fill: impl Fn(&Log) -> Appended) {
     let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
     let mut begun_again = 0;
-    for seed in 0..40 {
+    for seed in 0..seeds {
         let (device, place) = place();
         let engine = place.engine();
         let log = engine.log(NAME, options()).expect("the log opens");
-        let first = put(&log, &single(7, 0, 10));
-        put_as(&log, &single(8, 0, 3_000), Ack::Written);
-        log.set_high_watermark(2).expect("a high watermark");
-        log.delete_records(2).expect("all records go");
+        let newest = fill(&log);
+        let end = put_as(&log, &single(8, 0, 3_000), Ack::Written).last_offset + 1;
+        log.set_high_watermark(end).expect("a high watermark");
+        log.delete_records(end).expect("all records go");
         engine.kill();
         device.power_cut(seed);
         for _ in 0..2 {
             let engine = place.engine();
             let log = engine.log(NAME, options()).expect("the log opens");
             begun_again += usize::from(log.report().repaired.iter().any(|said| said.contains("below the log start")));
-            expect_duplicate(&log, &single(7, 0, 10), &first);
+            expect_duplicate(&log, &single(7, sequence, 10), &newest);
             engine.kill();
             device.kill();
         }
     }
     assert!(begun_again > 0, "no seed lost the tail");
+}
+
+/// Who is remembered by a log that begins again at its start was in memory alone: the second crash forgot.
+#[test]
+fn producers_of_a_log_that_begins_again_survive_a_second_crash() {
+    expect_known_where_a_log_begins_again(40, 0, |log| put(log, &single(7, 0, 10)));
 }
 
 /// A crash while a log began anew used to leave one whose own recovery point called it damaged.
@@ -298,31 +304,13 @@ fn a_read_shows_what_lies_below_the_high_watermark_that_it_names() {
 /// The same where a segment before the last one had already left something to remember: it was written over what came later.
 #[test]
 fn a_log_that_begins_again_remembers_the_last_that_was_known_of_its_producers() {
-    let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
-    let mut begun_again = 0;
-    for seed in 0..20 {
-        let (device, place) = place();
-        let engine = place.engine();
-        let log = engine.log(NAME, options()).expect("the log opens");
-        put(&log, &single(7, 0, 10));
+    expect_known_where_a_log_begins_again(20, 1, |log| {
+        put(log, &single(7, 0, 10));
         log.roll().expect("a roll");
-        let newest = put(&log, &single(7, 1, 10));
+        let newest = put(log, &single(7, 1, 10));
         log.snapshot().expect("a snapshot");
-        put_as(&log, &single(8, 0, 3_000), Ack::Written);
-        log.set_high_watermark(3).expect("a high watermark");
-        log.delete_records(3).expect("all records go");
-        engine.kill();
-        device.power_cut(seed);
-        for _ in 0..2 {
-            let engine = place.engine();
-            let log = engine.log(NAME, options()).expect("the log opens");
-            begun_again += usize::from(log.report().repaired.iter().any(|said| said.contains("below the log start")));
-            expect_duplicate(&log, &single(7, 1, 10), &newest);
-            engine.kill();
-            device.kill();
-        }
-    }
-    assert!(begun_again > 0, "no seed lost the tail");
+        newest
+    });
 }
 
 /// The last bytes of a segment that was used again stood behind its zeroes, and looked like a torn tail.

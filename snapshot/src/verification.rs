@@ -81,11 +81,6 @@ impl Verifications {
         self.entries.remove(&producer_id);
     }
 
-    /// Forgets all entries, and goes on counting guards.
-    pub fn clear_all(&mut self) {
-        self.entries.clear();
-    }
-
     /// Forgets the entries that are `expiration_ms` old at `now_ms`; answers their producer ids, ascending.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<i64> {
         let expired = self.entries.extract_if(.., |_, v| now_ms.saturating_sub(v.created_ms) >= expiration_ms);

@@ -180,13 +180,7 @@ impl World {
         self.have(id);
         let entry = self.model.get(&id).copied();
         let (batch, origin) = self.batch(id, entry.unwrap_or_default());
-        let options = AdmitOptions {
-            origin,
-            verification_enabled: false,
-            txn_version: Some(0),
-            guard: None,
-            now_ms: self.now_ms,
-        };
+        let options = self.options(origin);
         let (known, hint) = self.table.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
         let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
         assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
@@ -388,19 +382,17 @@ impl World {
         }
     }
 
+    fn options(&self, origin: Origin) -> AdmitOptions {
+        AdmitOptions { origin, verification_enabled: false, txn_version: Some(0), guard: None, now_ms: self.now_ms }
+    }
+
     /// What a replay finds of a producer that is still on disk.
     fn put_off_one(&mut self) {
         let id = self.id();
         let Some(page) = self.table.missing_page(id) else { return };
         let entry = self.model.get(&id).copied().unwrap_or_default();
         let (batch, origin) = self.batch(id, entry);
-        let options = AdmitOptions {
-            origin,
-            verification_enabled: false,
-            txn_version: Some(0),
-            guard: None,
-            now_ms: self.now_ms,
-        };
+        let options = self.options(origin);
         let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
         if let Verdict::Append { update, .. } = admit(&known, None, None, &batch, &options) {
             self.put_off.entry(page).or_default().push((id, update));

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::{Damage, Error, Result};
 use crate::follow::Waiting;
-use crate::index::{AbortedIndex, SegmentIndex};
+use crate::index::AbortedIndex;
 use crate::observe::Metrics;
 use crate::spares::Spares;
 use crate::tail::{Budget, Tail};
@@ -290,22 +290,7 @@ pub(super) fn new_segment(
 ) -> Result<Segment> {
     let file = device.open(&dir.join(segment_file_name(base_offset, Kind::Log)), OpenMode::Create)?;
     device.sync_directory(dir)?;
-    let now_ms = clock.now_ms();
-    Ok(Segment {
-        base_offset,
-        file,
-        size: 0,
-        next_offset: base_offset,
-        data_end: base_offset,
-        index: SegmentIndex::new(base_offset, config),
-        first_batch_timestamp: None,
-        created_ms: now_ms,
-        grown_ms: now_ms,
-        damage: None,
-        persisted: true,
-        aborted_stored: 0,
-        has_index_files: false,
-    })
+    Ok(Segment::empty(base_offset, file, config, clock.now_ms()))
 }
 
 /// Staging that continues a segment of `size` bytes: its partial last block is read back.

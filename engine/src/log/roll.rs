@@ -278,26 +278,9 @@ impl Shared {
         old.index.seal();
         old.persisted = false;
         let sealed = SealedSegment { base_offset: old.base_offset, size_bytes: old.size, next_offset: old.data_end };
-        let now_ms = self.clock.now_ms();
         let to = self.dir.join(segment_file_name(base_offset, Kind::Log));
-        state.segments.insert(
-            base_offset,
-            Segment {
-                base_offset,
-                file: spare.file,
-                size: 0,
-                next_offset: base_offset,
-                data_end: base_offset,
-                index: SegmentIndex::new(base_offset, &state.config),
-                first_batch_timestamp: None,
-                created_ms: now_ms,
-                grown_ms: now_ms,
-                damage: None,
-                persisted: true,
-                aborted_stored: 0,
-                has_index_files: false,
-            },
-        );
+        let segment = Segment::empty(base_offset, spare.file, &state.config, self.clock.now_ms());
+        state.segments.insert(base_offset, segment);
         state.prepared = spare.prepared;
         state.staging = Staging::new(0, &[]);
         state.staging.birth = Some(Birth { from: spare.path, to });

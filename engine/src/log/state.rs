@@ -46,6 +46,25 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// One without a batch, made or found now.
+    pub fn empty(base_offset: i64, file: Arc<dyn DeviceFile>, config: &Config, now_ms: i64) -> Self {
+        Self {
+            base_offset,
+            file,
+            size: 0,
+            next_offset: base_offset,
+            data_end: base_offset,
+            index: SegmentIndex::new(base_offset, config),
+            first_batch_timestamp: None,
+            created_ms: now_ms,
+            grown_ms: now_ms,
+            damage: None,
+            persisted: true,
+            aborted_stored: 0,
+            has_index_files: false,
+        }
+    }
+
     /// Counts a batch that starts at `position`; an index entry is made when one is due.
     pub fn index_batch(&mut self, position: u64, header: &BatchHeader) -> bool {
         self.index.append(position, header.size_bytes(), header.last_offset(), header.max_timestamp)

@@ -278,11 +278,6 @@ impl Versions {
         (self.generation, self.checkpointed) = (1, 1);
     }
 
-    /// Blocks changed since the newest freeze of changes, some counted twice.
-    pub fn changed(&self) -> usize {
-        self.changed.len()
-    }
-
     /// Memory held for views and for the next checkpoint.
     pub fn bytes(&self) -> usize {
         let of = |saved: &Saved| size_of::<Saved>() + saved.slot.heap_bytes();

@@ -273,11 +273,6 @@ impl ProducerTable {
         self.versions.freeze_changes(self.len, self.digest, all)
     }
 
-    /// About how many blocks have changed since the last [`Self::freeze_changes`].
-    pub fn changed_blocks(&self) -> usize {
-        self.versions.changed()
-    }
-
     /// The next blocks of a frozen view, with about `limit` entries; none at its end.
     pub fn read_frozen(&mut self, frozen: &mut Frozen, limit: usize) -> Vec<FrozenBlock> {
         self.versions.read(frozen, &self.directory, &self.odd, limit)

@@ -279,7 +279,7 @@ impl<'a> Recovery<'a> {
         if let Some((offset, loaded)) = chosen {
             view = offset;
             (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
-            self.append_floor_ms = loaded.table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
+            self.append_floor_ms = newest_append_ms(&loaded.table);
             self.view = View::from_table(offset, loaded.table);
             self.forget_expired();
             if planted(Bug::ExpiryBeforeReplay) {
@@ -292,7 +292,7 @@ impl<'a> Recovery<'a> {
         if !found {
             self.starts.kept = i64::MIN;
             if let Some((offset, table)) = self.memory_below(view, limit)? {
-                self.append_floor_ms = table.iter().map(|(_, p)| p.last_append_ms).max().unwrap_or(i64::MIN);
+                self.append_floor_ms = newest_append_ms(&table);
                 (self.kept, self.starts.kept) = (table, offset);
             }
         }
@@ -357,21 +357,15 @@ impl<'a> Recovery<'a> {
             }
             _ => 0,
         };
+        let now_ms = self.clock.now_ms();
         let mut segment = Segment {
-            base_offset: base,
-            file: opened.file.clone(),
-            size: 0,
-            next_offset: base,
-            data_end: base,
-            index: index.unwrap_or_else(|| SegmentIndex::new(base, self.config)),
-            first_batch_timestamp: None,
-            created_ms: self.clock.now_ms(),
-            grown_ms: opened.modified_ms.min(self.clock.now_ms()),
-            damage: None,
-            persisted: true,
-            aborted_stored: 0,
+            grown_ms: opened.modified_ms.min(now_ms),
             has_index_files: !rebuild.index,
+            ..Segment::empty(base, opened.file.clone(), self.config, now_ms)
         };
+        if let Some(index) = index {
+            segment.index = index;
+        }
         let (mut start, mut expected) = (start, base);
         if let Some(resume) = resume {
             (start, expected) = (resume.position, resume.next_offset);
@@ -398,4 +392,8 @@ impl<'a> Recovery<'a> {
         let goes_on = self.judge(&mut segment, &opened, end)?;
         Ok((segment, goes_on))
     }
+}
+
+fn newest_append_ms(table: &ProducerTable) -> i64 {
+    table.iter().map(|(_, entry)| entry.last_append_ms).max().unwrap_or(i64::MIN)
 }
