@@ -85,7 +85,7 @@ impl Verify<'_> {
     fn all(&mut self) -> CliResult<()> {
         // Before the log is walked: beside a living engine the checkpoints move on, and so does the log.
         self.load_checkpoints()?;
-        let mut history = History::new(self.promised.log_start.unwrap_or(0));
+        let mut history = History::new(self.promised.log_start.unwrap_or(0), self.promised.clean);
         self.load_side_files(&mut history)?;
         let snapshots: Vec<i64> = history.snapshots.keys().copied().collect();
         self.walk_segments(&mut history)?;
@@ -198,7 +198,7 @@ impl Verify<'_> {
         // Its side files are written behind it, and somebody may be writing to it now.
         let unsettled = !self.promised.clean
             && next_base.is_none_or(|next_base| self.promised.recovery_point.is_none_or(|point| point < next_base));
-        let mut indexes = Indexes::default();
+        let mut indexes = Indexes::new(unsettled);
         let name = segment_file_name(base_offset, Kind::OffsetIndex);
         match self.side_file(&name)? {
             Some(bytes) => indexes.load_offsets(name, base_offset, &bytes, &mut self.findings),

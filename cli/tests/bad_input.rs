@@ -317,6 +317,27 @@ fn damaged_side_files_are_named() {
 }
 
 #[test]
+fn side_files_that_lost_everything_are_named() {
+    let log = Fixture::new();
+    let file = log.last_of("timeindex");
+    std::fs::write(&file, []).expect("emptied");
+    let said = log.verify_finds_a_problem();
+    assert!(said.contains(file.file_name().expect("a name").to_str().expect("UTF-8")), "{said}");
+    log.all_look();
+    // After an unclean stop nobody relies on it.
+    for name in [".kafka_cleanshutdown", "recovery-point-offset-checkpoint"] {
+        std::fs::remove_file(log.scratch.path().join(name)).expect("removed");
+    }
+    let output = log.look(&["verify"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("makes it anew"), "{}", text(&output));
+    let log = Fixture::new();
+    std::fs::remove_file(log.directory().join("leader-epoch-checkpoint")).expect("removed");
+    assert!(log.verify_finds_a_problem().contains("leader epoch 0 is not in leader-epoch-checkpoint"));
+    log.all_look();
+}
+
+#[test]
 fn a_missing_segment_is_found() {
     let log = Fixture::new();
     let segments = log.files("log");

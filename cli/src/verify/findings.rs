@@ -63,6 +63,21 @@ impl Findings {
         self.list.push(Finding { severity: Severity::Note, file: file.to_owned(), byte, offset, what });
     }
 
+    /// Adds something wrong with an index; of a segment that is `unsettled` it is made anew, so that it is worth a note.
+    pub fn index(
+        &mut self,
+        unsettled: bool,
+        file: &str,
+        byte: Option<u64>,
+        offset: Option<i64>,
+        what: impl fmt::Display,
+    ) {
+        match unsettled {
+            true => self.note(file, byte, offset, format_args!("{what}; the next opening makes it anew")),
+            false => self.problem(file, byte, offset, what),
+        }
+    }
+
     /// How many are wrong.
     pub fn problems(&self) -> usize {
         self.list.iter().filter(|finding| finding.severity == Severity::Problem).count()

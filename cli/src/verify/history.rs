@@ -23,8 +23,10 @@ struct Producer {
 pub struct History {
     /// First offset that may be read.
     pub log_start: i64,
-    /// The leader-epoch checkpoint.
+    /// The leader-epoch checkpoint, which says nothing more about records below `log_start`.
     pub epochs: Vec<EpochEntry>,
+    /// A clean stop left the log: what stands beside the segments is complete.
+    pub clean: bool,
     /// Producer snapshots by the offset in their name, each with its file.
     pub snapshots: BTreeMap<i64, (String, Vec<SnapshotEntry>)>,
     /// Sealed segments that a snapshot describes, by base offset, each with the snapshot's file.
@@ -38,6 +40,7 @@ pub struct History {
     /// The file of the last batch and the offset behind it.
     last: Option<(String, i64)>,
     last_epoch: i32,
+    misses_epochs: bool,
 }
 
 impl Visitor for History {
@@ -97,8 +100,8 @@ impl Producer {
 
 impl History {
     /// Before the first batch of a log that may be read from `log_start` on.
-    pub fn new(log_start: i64) -> Self {
-        Self { log_start, ..Self::default() }
+    pub fn new(log_start: i64, clean: bool) -> Self {
+        Self { log_start, clean, ..Self::default() }
     }
 
     /// Whether nothing was deleted or compacted away before or in what was seen.
@@ -155,8 +158,13 @@ impl History {
         }
         self.last_epoch = self.last_epoch.max(epoch);
         let recorded = self.epochs.iter().rev().find(|entry| entry.start_offset <= header.base_offset);
-        if recorded.is_none() && !self.epochs.is_empty() && header.base_offset >= self.log_start {
-            findings.problem(file, at, offset, format_args!("leader epoch {epoch} is not in leader-epoch-checkpoint"));
+        if recorded.is_none() && header.base_offset >= self.log_start && !self.misses_epochs {
+            self.misses_epochs = true;
+            let what = format!("leader epoch {epoch} is not in leader-epoch-checkpoint");
+            match self.clean || !self.epochs.is_empty() {
+                true => findings.problem(file, at, offset, what),
+                false => findings.note(file, at, offset, what),
+            }
         }
         if let Some(recorded) = recorded.filter(|recorded| recorded.epoch != epoch) {
             let what = format!("leader epoch {epoch}, but leader-epoch-checkpoint says {}", recorded.epoch);

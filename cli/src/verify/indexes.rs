@@ -8,6 +8,8 @@ use oncelog_formats::{
 /// What one segment's `.index` and `.timeindex` say, and how far that was checked.
 #[derive(Debug, Default)]
 pub struct Indexes {
+    unsettled: bool,
+    largest_timestamp: Option<i64>,
     offsets: Entries<OffsetEntry>,
     times: Entries<TimeEntry>,
     /// Position of the entry in `offsets` was found, its offset not yet.
@@ -17,9 +19,12 @@ pub struct Indexes {
 #[derive(Debug)]
 struct Entries<T> {
     file: String,
+    unsettled: bool,
     entries: std::iter::Peekable<std::iter::Enumerate<std::vec::IntoIter<T>>>,
     entry_bytes: usize,
     zero_first: bool,
+    /// The file is there and holds nothing.
+    is_empty: bool,
 }
 
 impl<T> Default for Entries<T> {
@@ -29,21 +34,47 @@ impl<T> Default for Entries<T> {
             entries: Vec::new().into_iter().enumerate().peekable(),
             entry_bytes: 0,
             zero_first: false,
+            unsettled: false,
+            is_empty: false,
         }
     }
 }
 
 impl<T: Copy> Entries<T> {
-    fn new(file: String, entries: Vec<T>, odd: IndexFindings, entry_bytes: usize, findings: &mut Findings) -> Self {
+    fn new(
+        (file, unsettled): (String, bool),
+        entries: Vec<T>,
+        odd: IndexFindings,
+        entry_bytes: usize,
+        findings: &mut Findings,
+    ) -> Self {
         let at = |entry: usize| Some((entry * entry_bytes) as u64);
         if odd.partial_bytes > 0 {
-            findings.problem(&file, at(entries.len() + odd.trimmed_zero_entries), None, "ends inside an entry");
+            findings.index(
+                unsettled,
+                &file,
+                at(entries.len() + odd.trimmed_zero_entries),
+                None,
+                "ends inside an entry",
+            );
         }
         if let Some(entry) = odd.first_not_increasing {
-            findings.problem(&file, at(entry), None, format_args!("entry {entry} is not above the one before it"));
+            findings.index(
+                unsettled,
+                &file,
+                at(entry),
+                None,
+                format_args!("entry {entry} is not above the one before it"),
+            );
         }
         if let Some(entry) = odd.first_out_of_range {
-            findings.problem(&file, at(entry), None, format_args!("entry {entry} holds a value that nobody writes"));
+            findings.index(
+                unsettled,
+                &file,
+                at(entry),
+                None,
+                format_args!("entry {entry} holds a value that nobody writes"),
+            );
         }
         if odd.trimmed_zero_entries > 0 {
             findings.note(
@@ -55,6 +86,8 @@ impl<T: Copy> Entries<T> {
         }
         Self {
             file,
+            unsettled,
+            is_empty: entries.is_empty(),
             entries: entries.into_iter().enumerate().peekable(),
             entry_bytes,
             zero_first: odd.zero_first_entry,
@@ -74,31 +107,33 @@ impl<T: Copy> Entries<T> {
         if let Some((number, _)) = self.entries.next()
             && !(number == 0 && self.zero_first)
         {
-            findings.problem(
-                &self.file,
-                Some((number * self.entry_bytes) as u64),
-                Some(offset),
-                format_args!("entry {number} {what}"),
-            );
+            let at = Some((number * self.entry_bytes) as u64);
+            findings.index(self.unsettled, &self.file, at, Some(offset), format_args!("entry {number} {what}"));
         }
     }
 }
 
 impl Indexes {
+    /// Of a segment. If it is `unsettled` the next opening makes its indexes anew, so that nothing in them is a problem.
+    pub fn new(unsettled: bool) -> Self {
+        Self { unsettled, ..Self::default() }
+    }
+
     /// Reads the offset index.
     pub fn load_offsets(&mut self, file: String, base_offset: i64, bytes: &[u8], findings: &mut Findings) {
         let (entries, odd) = offset_index::decode_all(base_offset, bytes);
-        self.offsets = Entries::new(file, entries, odd, offset_index::ENTRY_BYTES, findings);
+        self.offsets = Entries::new((file, self.unsettled), entries, odd, offset_index::ENTRY_BYTES, findings);
     }
 
     /// Reads the time index.
     pub fn load_times(&mut self, file: String, base_offset: i64, bytes: &[u8], findings: &mut Findings) {
         let (entries, odd) = time_index::decode_all(base_offset, bytes);
-        self.times = Entries::new(file, entries, odd, time_index::ENTRY_BYTES, findings);
+        self.times = Entries::new((file, self.unsettled), entries, odd, time_index::ENTRY_BYTES, findings);
     }
 
     /// Holds the entries for this batch against it. Batches come in order.
     pub fn batch(&mut self, position: u64, header: &BatchHeader, findings: &mut Findings) {
+        self.largest_timestamp = self.largest_timestamp.max(Some(header.max_timestamp));
         while let Some(entry) = self.offsets.peek() {
             let starts = u64::from(entry.position);
             if !self.position_seen && starts > position {
@@ -128,8 +163,19 @@ impl Indexes {
         }
     }
 
-    /// Reports what points behind the last batch.
+    /// Reports what points behind the last batch, and a time index that lost all that it held: it gets its last entry when
+    /// its segment is sealed or closed.
     pub fn finish(&mut self, next_offset: i64, findings: &mut Findings) {
+        let has_times = self.largest_timestamp.is_some_and(|timestamp| timestamp >= 0);
+        if self.times.is_empty && has_times {
+            findings.index(
+                self.unsettled,
+                &self.times.file,
+                Some(0),
+                None,
+                "is empty, although its records have times",
+            );
+        }
         let what = format!("points behind the segment's end at offset {next_offset}");
         while let Some(entry) = self.offsets.peek() {
             self.offsets.wrong(entry.offset, &what, findings);
