@@ -160,12 +160,11 @@ pub trait DeviceFile: Send + std::marker::Sync {
         Ok(filled)
     }
 
-    /// As [`DeviceFile::read`] with `position` and `length` multiples of [`BLOCK_BYTES`], for large transfers: past the page
-    /// cache where that can be, unless the cache holds all of it.
-    fn read_blocks(&self, position: u64, buffer: &mut AlignedBuffer, length: usize) -> Result<usize> {
-        let bytes = &mut buffer.as_mut_slice()[..length];
-        let done = self.read_direct(position, bytes)?;
-        Ok(done + self.read(position + done as u64, &mut bytes[done..])?)
+    /// As [`DeviceFile::read`] with position, length and address multiples of [`BLOCK_BYTES`], for large transfers: past the
+    /// page cache where that can be, unless the cache holds all of it.
+    fn read_blocks(&self, position: u64, blocks: &mut [u8]) -> Result<usize> {
+        let done = self.read_direct(position, blocks)?;
+        Ok(done + self.read(position + done as u64, &mut blocks[done..])?)
     }
 
     /// The part of a read that goes past the page cache, from the front; the default is none of it.

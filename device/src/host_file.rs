@@ -10,10 +10,11 @@
 use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
+use crate::page_cache;
 use parking_lot::RwLock;
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,15 +124,13 @@ impl HostFile {
         read.map_err(|errno| self.failed("read", errno))
     }
 
-    /// Reads whole blocks, from the page cache if it holds them all, else past it: as many bytes as come that way, which
-    /// may be none. The rest is for the usual way.
+    /// Reads whole blocks past the page cache, unless that holds them all: as many bytes as come that way, which may be
+    /// none. The rest is for the usual way.
     pub(crate) fn read_direct(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
         self.check_aligned("read", position, buffer.len() as u64)?;
         let Some(direct) = self.direct() else { return Ok(0) };
-        let mut whole = [IoSliceMut::new(buffer)];
-        let cached = rustix::io::preadv2(&self.buffered, &mut whole, position, ReadWriteFlags::NOWAIT);
-        if cached == Ok(buffer.len()) {
-            return Ok(buffer.len());
+        if page_cache::holds(self.buffered(), position, buffer.len() as u64) {
+            return Ok(0);
         }
         let mut done = 0;
         while done < buffer.len() && done.is_multiple_of(BLOCK_BYTES) {

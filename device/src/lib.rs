@@ -18,6 +18,7 @@ pub mod device;
 
 mod directory;
 mod host_file;
+mod page_cache;
 mod small_files;
 
 pub mod blocking;

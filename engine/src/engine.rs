@@ -11,6 +11,7 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{Clock, Device, DeviceKind, DeviceLock, SystemClock, open_device};
 use oncelog_formats::file_name::parse_log_dir_name;
 
+use crate::ahead::{Ahead, READERS, Readers};
 use crate::atomic::AtomicBatch;
 use crate::atomic::ledger::{DECISIONS_LOG, Ledger};
 use crate::background::Background;
@@ -34,6 +35,8 @@ const COMMITTERS_WITHOUT_LANE: usize = 4;
 
 /// Default of [`EngineOptions::tail_bytes`].
 const TAIL_BYTES: usize = 32 << 20;
+/// Default of [`EngineOptions::read_ahead_bytes`].
+const READ_AHEAD_BYTES: usize = 32 << 20;
 /// Default of [`EngineOptions::spare_bytes`].
 const SPARE_BYTES: u64 = 4 << 30;
 /// Most that idle buffers may hold.
@@ -53,6 +56,9 @@ pub struct EngineOptions {
     /// Memory that all logs together may hold of what was just written, for those who read it next (bytes). 0: none is
     /// held, and every read goes to the files.
     pub tail_bytes: usize,
+    /// Memory that all logs together may hold of what was read ahead of those who read on in the files (bytes). 0: nothing
+    /// is read ahead. Where something is, an answer may hold less than `max_bytes` allows: it ends where a transfer did.
+    pub read_ahead_bytes: usize,
     /// Most that segments freed by retention and other spares in stock may take on the disk, bytes. A spare that a busy log
     /// has fetched already does not count, and a full disk takes the stock back.
     pub spare_bytes: u64,
@@ -66,6 +72,7 @@ impl Default for EngineOptions {
             clock: None,
             driver: true,
             tail_bytes: TAIL_BYTES,
+            read_ahead_bytes: READ_AHEAD_BYTES,
             spare_bytes: SPARE_BYTES,
         }
     }
@@ -112,9 +119,12 @@ impl Engine {
         let clean = checkpoints.remove_clean_mark(&*device)?;
         let background = options.driver.then(|| Arc::new(Background::default()));
         let clock = options.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let buffers = Arc::new(device.buffers(IDLE_BUFFER_BYTES));
+        let readers = Readers::new(options.driver);
         let context = Context {
             spares: Arc::new(Spares::open(device.clone(), &dir, options.spare_bytes)?),
-            buffers: Arc::new(device.buffers(IDLE_BUFFER_BYTES)),
+            ahead: Arc::new(Ahead::new(options.read_ahead_bytes, buffers.clone(), readers)),
+            buffers,
             tails: Budget::new(options.tail_bytes),
             checkpoints: Arc::new(checkpoints),
             device,
@@ -207,7 +217,8 @@ impl Engine {
     pub fn metrics_text(&self) -> String {
         let logs: Vec<Log> = self.logs.lock().values().cloned().collect();
         let shared = logs.iter().map(|log| &*log.shared);
-        crate::observe::text::text(shared, &self.context.device.describe(), self.context.tails.held_bytes())
+        let Context { device, tails, ahead, .. } = &self.context;
+        crate::observe::text::text(shared, &device.describe(), tails.held_bytes(), ahead.streams())
     }
 
     /// The device in use.
@@ -285,6 +296,7 @@ impl Engine {
         if let Some(background) = &self.context.background {
             background.stop();
         }
+        self.context.ahead.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -309,8 +321,12 @@ fn spawn_threads(
     let at = || background.clone();
     let (preparer, driver) = (at(), at());
     let (spares, clock) = (context.spares.clone(), context.clock.clone());
-    let (logs, ledger) = (logs.clone(), ledger.clone());
+    let (logs, ledger, ahead) = (logs.clone(), ledger.clone(), context.ahead.clone());
     let mut threads = spawn_committers(context, background)?;
+    for _ in 0..READERS {
+        let ahead = context.ahead.clone();
+        threads.push(spawn("oncelog-reader", move || ahead.serve())?);
+    }
     threads.extend([
         spawn("oncelog-preparer", move || {
             let prepare = || while spares.step().inspect_err(say_no_spares).unwrap_or(false) {};
@@ -329,6 +345,7 @@ fn spawn_threads(
             let round = || {
                 let open: Vec<Log> = logs.lock().values().cloned().collect();
                 let now_ns = clock.monotonic_ns();
+                ahead.expire(now_ns);
                 let checkpoint = now_ns.saturating_sub(checkpointed_ns) > CHECKPOINT_PAUSE_NS;
                 for log in &open {
                     let done = if checkpoint { log.sync().map(|_| ()) } else { log.shared.tend() };

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod atomic;
 mod background;
 mod bytes;

@@ -21,7 +21,7 @@ impl Numbers {
 
 fn open(place: &Place, tail_bytes: usize, config: &Config) -> (Engine, Log) {
     let clock = Some(place.clock.clone() as _);
-    let engine = EngineOptions { clock, driver: false, tail_bytes, ..EngineOptions::default() };
+    let engine = EngineOptions { clock, driver: false, tail_bytes, read_ahead_bytes: 0, ..EngineOptions::default() };
     let engine = Engine::open(&place.dir, engine).expect("the engine opens");
     let log = engine.log(NAME, options(config)).expect("the log opens");
     (engine, log)

@@ -154,6 +154,8 @@ impl Session {
             device: Some(device),
             clock: Some(self.clock.clone()),
             driver: false,
+            // An answer holds what fits, whatever was read before.
+            read_ahead_bytes: 0,
             ..EngineOptions::default()
         };
         if matches!(place, Place::Memory(_)) {

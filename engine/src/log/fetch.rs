@@ -3,6 +3,7 @@
 //! Where to begin: at the place where an earlier read ended, if one ended at this offset, so that reading on costs one
 //! transfer and no lookup; else at what the index says, once the batch there has been seen and its checksum holds. A wrong
 //! entry makes the segment be walked from its start instead. Whatever the way, each batch that is handed out is checked.
+//! Who goes on like this finds what comes next in memory ([`super::stream`]).
 //!
 //! Large transfers go past the page cache, into buffers in huge pages: that is the fastest way the disk has, and a reader
 //! of old data evicts nothing that others read. Small ones go through it, for its read-ahead.
@@ -26,11 +27,18 @@ const DIRECT_FROM_BYTES: usize = 256 << 10;
 impl Shared {
     /// The batches from `wanted` on; `None` if the segment ends below it.
     pub(super) fn fetch(&self, place: &Place, wanted: i64, read: &Read) -> Result<Option<Part>> {
+        if let Some(part) = self.fetch_ahead(place, wanted, read) {
+            return Ok(Some(part));
+        }
         if let Some(position) = self.cursors.position(place.generation, place.base_offset, wanted)
             && position < place.trusted_size
         {
             match self.fetch_at(place, position, wanted, wanted, read) {
-                Ok(part) => return Ok(Some(part)),
+                Ok(part) => {
+                    let (offset, position) = part.end();
+                    self.begin_ahead(place, offset, position);
+                    return Ok(Some(part));
+                }
                 // The long way says what is wrong, and where.
                 Err(Error::Damaged(_)) => {}
                 Err(error) => return Err(error),
@@ -98,7 +106,7 @@ impl Shared {
         let skip = (position % BLOCK_BYTES as u64) as usize;
         let span = (skip + length).next_multiple_of(BLOCK_BYTES);
         let mut lent = Lent::take(&self.buffers, span);
-        let got = file.read_blocks(position - skip as u64, lent.buffer_mut(), span)?;
+        let got = file.read_blocks(position - skip as u64, &mut lent.buffer_mut().as_mut_slice()[..span])?;
         Ok(lent.share(skip.min(got)..got.min(skip + length)))
     }
 

@@ -14,6 +14,7 @@ mod read;
 mod retain;
 mod roll;
 mod state;
+mod stream;
 mod ticket;
 mod timestamps;
 mod truncate;
@@ -33,6 +34,7 @@ use std::task::Waker;
 use oncelog_device::{BufferPool, Clock, Device};
 use oncelog_snapshot::ProducerEntry;
 
+use crate::ahead::Ahead;
 use crate::background::Background;
 use crate::checkpoints::DirectoryCheckpoints;
 use crate::config::Config;
@@ -77,6 +79,10 @@ pub(crate) struct Shared {
     pub(crate) tail: Tail,
     /// Where reads ended.
     pub(crate) cursors: Cursors,
+    /// Reads on their way for those who read on, of all logs of the engine.
+    pub(crate) ahead: Arc<Ahead>,
+    /// By which `ahead` knows this log.
+    pub(crate) number: u64,
     pub(crate) report: OpenReport,
     pub(crate) metrics: Metrics,
     /// Transactions that stay open for too long.

@@ -18,6 +18,7 @@ use super::recover::kept::MEMORY_FILE;
 use super::recover::{Bounds, Recovery, drop_forgotten, forget_expired};
 use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
+use crate::ahead::Ahead;
 use crate::background::Background;
 use crate::checkpoints::{DirectoryCheckpoints, Stored};
 use crate::config::Config;
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     pub buffers: Arc<BufferPool>,
     /// What the tails of all logs may hold.
     pub tails: Arc<Budget>,
+    pub ahead: Arc<Ahead>,
     /// The shutdown mark stood in the data directory.
     pub clean: bool,
 }
@@ -387,6 +389,8 @@ fn assemble(
         buffers: context.buffers.clone(),
         tail: Tail::new(context.tails.clone(), context.buffers.clone()),
         cursors: Cursors::default(),
+        ahead: context.ahead.clone(),
+        number: context.ahead.number_log(),
         report: recovered.report,
         metrics: Metrics::default(),
         late: super::hanging::Late::default(),

@@ -50,6 +50,13 @@ pub(super) struct Part {
     end_position: u64,
 }
 
+impl Part {
+    /// The offset that comes next, and where it begins in the segment.
+    pub fn end(&self) -> (i64, u64) {
+        (self.next_offset, self.end_position)
+    }
+}
+
 impl Place {
     /// Batches that reach this offset are not to be shown. None can where the whole segment is: what claims to is damaged.
     pub fn limit(&self) -> i64 {
@@ -255,7 +262,7 @@ fn place(state: &State, wanted: i64, limit: i64, limits: Limits) -> Option<Place
         base_offset: segment.base_offset,
         hint: segment.hint_for(wanted),
         size: segment.size,
-        trusted_size: segment.damage.as_ref().map_or(segment.size, |d| d.position),
+        trusted_size: segment.trusted_size(),
         next_offset: segment.next_offset,
         data_end: segment.data_end,
         next_base,

@@ -46,6 +46,11 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// First position whose batches may be damaged.
+    pub fn trusted_size(&self) -> u64 {
+        self.damage.as_ref().map_or(self.size, |damage| damage.position)
+    }
+
     /// One without a batch, made or found now.
     pub fn empty(base_offset: i64, file: Arc<dyn DeviceFile>, config: &Config, now_ms: i64) -> Self {
         Self {

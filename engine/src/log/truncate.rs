@@ -205,6 +205,7 @@ impl Shared {
         state.progress.unsynced = false;
         state.generation += 1;
         self.tail.clear();
+        self.ahead.forget(self.number);
         Ok(())
     }
 

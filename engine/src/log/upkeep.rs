@@ -28,6 +28,7 @@ impl Shared {
         }
         self.commit_leftovers()?;
         self.tail.expire(self.clock.monotonic_ns());
+        self.ahead.expire(self.clock.monotonic_ns());
         self.watch_transactions();
         self.prepare_ahead()?;
         self.spares.step()?;

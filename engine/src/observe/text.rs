@@ -54,7 +54,12 @@ struct Text<'a> {
 }
 
 /// What all logs and the engine around them tell.
-pub(crate) fn text<'a>(logs: impl Iterator<Item = &'a Shared>, device: &str, tail_bytes: usize) -> String {
+pub(crate) fn text<'a>(
+    logs: impl Iterator<Item = &'a Shared>,
+    device: &str,
+    tail_bytes: usize,
+    ahead: usize,
+) -> String {
     let mut text = Text { out: String::new(), logs: logs.map(Snapshot::of).collect() };
     text.appends();
     text.commits();
@@ -69,6 +74,8 @@ pub(crate) fn text<'a>(logs: impl Iterator<Item = &'a Shared>, device: &str, tai
     text.sample("oncelog_logs", "", logs);
     text.family("oncelog_tail_bytes", "gauge", "Memory that holds what was just written.");
     text.sample("oncelog_tail_bytes", "", tail_bytes);
+    text.family("oncelog_read_ahead_streams", "gauge", "Readers who are read ahead of.");
+    text.sample("oncelog_read_ahead_streams", "", ahead);
     text.family("oncelog_device_info", "gauge", "Always 1; the label says which device is in use and how it writes.");
     text.sample("oncelog_device_info", &format!("device=\"{}\"", escaped(device)), 1);
     text.out

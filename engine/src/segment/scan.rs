@@ -154,7 +154,7 @@ impl<'a> Window<'a> {
         self.chunk = (self.chunk * 2).min(CHUNK_BYTES);
         // Should this fail, nothing is held.
         (self.start, self.filled) = (position - skip as u64, 0);
-        self.filled = self.file.read_blocks(self.start, &mut self.buffer, want)?.min(left);
+        self.filled = self.file.read_blocks(self.start, &mut self.buffer.as_mut_slice()[..want])?.min(left);
         Ok(())
     }
 

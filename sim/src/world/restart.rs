@@ -105,6 +105,8 @@ impl World {
             device: Some(Arc::new(self.device.clone()) as Arc<dyn Device>),
             clock: Some(self.clock.clone()),
             driver: false,
+            // Windows of a few blocks, so that small segments have several.
+            read_ahead_bytes: 128 << 10,
             ..EngineOptions::default()
         };
         let engine = Engine::open(DATA_DIR, options)?;
