@@ -18,8 +18,8 @@ const NO_BATCH: BatchMeta =
 
 /// What Kafka's rules have forgotten of a producer that is remembered here.
 ///
-/// Kafka forgets at a load or a truncation what stood below the log start alone. Here it goes on to count in every verdict;
-/// the difference is known so that what is meant for Kafka says what Kafka's own would.
+/// Kafka forgets at a load or a truncation what stood below the log start alone. Here it goes on to answer retries and to
+/// fence; of what comes new, verdicts are Kafka's own, and what is meant for Kafka says what Kafka's own would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Forgotten {
     /// Nothing.
@@ -121,6 +121,8 @@ pub struct Known {
     pub standing: Standing,
     /// The remembered batch that the incoming one repeats: same epoch, exactly the same sequences.
     pub repeated: Option<BatchMeta>,
+    /// Kafka's rules have forgotten the producer: no sequence is expected of it, but what is stored is not stored again.
+    pub forgotten: bool,
 }
 
 /// What an appended batch changes.
@@ -137,9 +139,15 @@ pub struct Update {
 }
 
 impl ProducerEntry {
-    /// What is known when a batch with these values comes in.
+    /// What is known when a batch with these values comes in. Batches that Kafka's rules have forgotten answer retries and
+    /// say nothing of what must come next.
     pub fn look(&self, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
-        Known { standing: self.standing(), repeated: self.find_batch(epoch, first_sequence, last_sequence).copied() }
+        let mut standing = self.standing();
+        if self.forgotten == Forgotten::Batches {
+            (standing.last_sequence, standing.has_batches) = (-1, false);
+        }
+        let repeated = self.find_batch(epoch, first_sequence, last_sequence).copied();
+        Known { standing, repeated, forgotten: self.forgotten == Forgotten::Producer }
     }
 
     /// All but the batches.

@@ -293,3 +293,33 @@ fn a_guard_is_cleared_by_the_batch_it_was_given_for() {
     assert!(!clears(&marker(5, 0, COMMIT)));
     assert!(clears(&marker(4, 0, COMMIT)));
 }
+
+/// What Kafka's rules have forgotten still answers retries and keeps out what is fenced or stored; of all else they would
+/// know nothing.
+#[test]
+fn a_forgotten_producer_is_judged_as_a_new_one_but_for_what_is_stored() {
+    let mut entry = ProducerEntry::default();
+    entry.set_epoch(3);
+    [(0, 4), (5, 9)].iter().for_each(|&(first, last)| {
+        entry.push_batch(BatchMeta {
+            first_sequence: first,
+            last_sequence: last,
+            first_offset: i64::from(first),
+            last_offset: i64::from(last),
+            timestamp: 1,
+        });
+    });
+    let forgotten = entry.forget();
+    let judge = |epoch, sequence, count| {
+        admit(Some(&forgotten), None, None, &data(epoch, sequence, 100, count), &options(Origin::Client))
+    };
+    assert_eq!(judge(3, 5, 5), Verdict::Duplicate(entry.batches()[1]));
+    assert!(matches!(judge(2, 0, 1), Verdict::Refuse(Refusal::InvalidProducerEpoch { .. })));
+    for stored in [9, 3, 0] {
+        assert!(matches!(judge(3, stored, 2), Verdict::Refuse(Refusal::OutOfOrderSequence { .. })), "{stored}");
+    }
+    let after_a_gap = appended(judge(3, 17, 2));
+    let firsts: Vec<i32> = after_a_gap.batches().iter().map(|batch| batch.first_sequence).collect();
+    assert_eq!(firsts, [0, 5, 17], "the window goes on");
+    assert_eq!(appended(judge(4, 17, 2)).batches().len(), 1);
+}

@@ -9,7 +9,7 @@ pub(crate) mod fact;
 pub(crate) mod producers;
 mod stable;
 
-use oncelog::Ack;
+use oncelog::{Ack, Forgotten};
 use std::collections::BTreeMap;
 
 use epochs::Epochs;
@@ -257,11 +257,12 @@ impl Oracle {
     /// What a log that was loaded anew says of a producer: its epoch, the epoch of its coordinator, and where its open
     /// transaction begins. A load begins at a snapshot, or at the log start, or after a crash at some segment before that
     /// (storage.md 4.5 to 4.7): what lies below the log start may say no more of coordinator and transaction, nor what an
-    /// expired entry of the snapshot said. The part of a transaction above the log start is known whatever happens.
+    /// expired entry of the snapshot said; of whom Kafka forgets then, batches below the log start or with old timestamps
+    /// expect no sequence. The part of a transaction above the log start is known whatever happens.
     pub(crate) fn loaded(
         &mut self,
         producer_id: i64,
-        said: (i16, i32, Option<i64>),
+        (said, forgotten): ((i16, i32, Option<i64>), Forgotten),
         start: i64,
         now_ms: i64,
     ) -> Result<(), String> {
@@ -287,8 +288,21 @@ impl Oracle {
                 "producer {producer_id} is loaded with epoch, coordinator epoch, transaction {said:?} instead of {known:?}"
             ));
         }
+        let forgets = |counts: fn(&Fact) -> bool| {
+            let newest = self.facts.iter().rev().find(|fact| fact.producer_id == producer_id && counts(fact));
+            newest.is_none_or(|f| f.last_offset < start || now_ms - f.timestamp >= self.expiration_ms)
+        };
+        let may_be = match forgotten {
+            Forgotten::Nothing | Forgotten::Coordinator => true,
+            Forgotten::Batches => forgets(|fact| !fact.kind.is_marker()),
+            Forgotten::Producer => forgets(|_| true),
+        };
+        if !may_be && !expired {
+            return Err(format!("producer {producer_id} counts as forgotten by Kafka ({forgotten:?}): {known:?}"));
+        }
         let known = self.producers.known.get_mut(&producer_id).expect("looked at above");
         (known.coordinator_epoch, known.txn_first_offset) = (coordinator_epoch, txn_first_offset);
+        known.forgotten = forgotten;
         Ok(())
     }
 

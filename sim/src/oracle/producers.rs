@@ -1,5 +1,6 @@
 //! What a log must answer to a producer: the tables P, E and V of `producer-vectors.md`, over what the facts say.
 
+use oncelog::Forgotten;
 use std::collections::BTreeMap;
 
 use super::fact::{Fact, Kind};
@@ -38,6 +39,9 @@ pub(crate) struct Known {
     pub(crate) last_append_ms: i64,
     /// What it did before this offset it did before it was silent for long enough to expire.
     pub(crate) sure_from: i64,
+    /// What a load or a truncation made Kafka forget of it: retries are answered and what was stored or fenced stays out
+    /// all the same, of anything else the verdict is Kafka's.
+    pub(crate) forgotten: Forgotten,
 }
 
 /// A verification that was asked for.
@@ -59,17 +63,39 @@ pub(crate) struct Producers {
 
 impl Known {
     fn nothing() -> Self {
-        let window = Vec::new();
-        Self { epoch: -1, coordinator_epoch: -1, window, txn_first_offset: None, last_append_ms: 0, sure_from: 0 }
+        Self {
+            epoch: -1,
+            coordinator_epoch: -1,
+            window: Vec::new(),
+            txn_first_offset: None,
+            last_append_ms: 0,
+            sure_from: 0,
+            forgotten: Forgotten::Nothing,
+        }
     }
 
     fn last_sequence(&self) -> i32 {
         self.window.last().map_or(-1, |batch| batch.2)
     }
 
-    /// The only sequence that may come next in the epoch in force.
+    /// The sequence that a client sends next in the epoch in force.
     pub(crate) fn next_sequence(&self) -> i32 {
-        later(self.last_sequence(), 1)
+        if self.knows_batches() { later(self.last_sequence(), 1) } else { 0 }
+    }
+
+    fn knows_batches(&self) -> bool {
+        !self.window.is_empty() && self.forgotten != Forgotten::Batches
+    }
+
+    /// P7 and P8.
+    fn expects(&self, epoch: i16, sequence: i32) -> bool {
+        let same_epoch = epoch == self.epoch;
+        if self.forgotten == Forgotten::Producer {
+            let stored = same_epoch && !self.window.is_empty();
+            let distance = (i64::from(sequence) - i64::from(self.last_sequence())).rem_euclid(1 << 31);
+            return !stored || (1..1 << 30).contains(&distance);
+        }
+        if same_epoch { sequence == self.next_sequence() } else { self.epoch == -1 || sequence == 0 }
     }
 }
 
@@ -99,14 +125,14 @@ impl Producers {
         let open_here = stored.txn_first_offset.is_some() && stored.epoch == epoch;
         let pending = self.pending.get(&batch.producer_id);
         let guarded = pending.is_some_and(|pending| offer.guard == Some(pending.guard));
+        let from_nothing = stored.forgotten == Forgotten::Producer || !stored.knows_batches();
         let out_of_order = Verdict::Refuse("OUT_OF_ORDER_SEQUENCE_NUMBER");
         if epoch < stored.epoch {
             Verdict::Refuse("INVALID_PRODUCER_EPOCH") // P2, P4
         } else if transactional && !open_here && self.verification_enabled && !guarded {
             Verdict::Refuse("INVALID_TXN_STATE") // P3
-        } else if pending.is_some_and(|p| (p.bumps && stored.window.is_empty() && sequence != 0) || sequence > p.lowest)
-            || (epoch != stored.epoch && stored.epoch != -1 && sequence != 0)
-            || (epoch == stored.epoch && sequence != stored.next_sequence())
+        } else if pending.is_some_and(|p| (p.bumps && from_nothing && sequence != 0) || sequence > p.lowest)
+            || !stored.expects(epoch, sequence)
         {
             out_of_order // P5 to P8
         } else if stored.txn_first_offset.is_some() && !transactional {
@@ -166,6 +192,12 @@ impl Producers {
             known.sure_from = fact.first_offset;
         }
         known.last_append_ms = fact.appended_ms;
+        known.forgotten = match (known.forgotten, fact.kind) {
+            (Forgotten::Producer | Forgotten::Batches, Kind::Marker { .. }) if !known.window.is_empty() => {
+                Forgotten::Batches
+            }
+            _ => Forgotten::Nothing,
+        };
         match fact.kind {
             Kind::Data { transactional } => {
                 known.window.push((fact.first_offset, fact.first_sequence, fact.last_sequence));

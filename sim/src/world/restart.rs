@@ -202,7 +202,7 @@ impl World {
             let checked = match log.producer(producer_id) {
                 Some(entry) => {
                     let said = (entry.epoch, entry.coordinator_epoch, entry.txn_first_offset);
-                    self.oracle(at).loaded(producer_id, said, start, now_ms)
+                    self.oracle(at).loaded(producer_id, (said, entry.forgotten), start, now_ms)
                 }
                 None => self.oracle(at).not_loaded(producer_id, start, now_ms),
             };

@@ -182,7 +182,7 @@ pub(super) fn look(line: &[u64], epoch: i16, first_sequence: i32, last_sequence:
     let standing = standing(line);
     let follows = first_sequence == standing.next_sequence() && flags(line) & UNSEQUENCED == 0;
     let repeated = if epoch != standing.epoch || follows { None } else { find(line, first_sequence, last_sequence) };
-    Known { standing, repeated }
+    Known { standing, repeated, forgotten: false }
 }
 
 fn find(line: &[u64], first_sequence: i32, last_sequence: i32) -> Option<BatchMeta> {

@@ -9,9 +9,8 @@
 //! same format.
 
 use oncelog_device::planted::{Bug, planted};
-use oncelog_formats::num::sequence_add;
 use oncelog_snapshot::codec::{self, SnapshotMeta};
-use oncelog_snapshot::{Forgotten, Incoming, ProducerEntry, ProducerTable};
+use oncelog_snapshot::{BatchMeta, Forgotten, Incoming, ProducerEntry, ProducerTable};
 
 use super::Recovery;
 use crate::log::checkpoint::SnapshotDue;
@@ -165,26 +164,22 @@ fn below(entry: &ProducerEntry, end: i64) -> Option<ProducerEntry> {
     (!rest.batches().is_empty()).then_some(rest)
 }
 
-/// `found` with the batches of `old` that precede its own without a break; `None` where there is nothing to add.
+/// `found` with the batches of `old` that precede its own; `None` where there is nothing to add.
 fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<ProducerEntry> {
     if old.epoch != found.epoch {
         return None;
     }
     let first = found.batches().first();
-    let precedes = |last_offset: i64| first.is_none_or(|first| last_offset < first.first_offset);
-    let older: Vec<_> = old.batches().iter().filter(|batch| precedes(batch.last_offset)).collect();
-    let joins = match (older.last(), first) {
-        (Some(last), Some(first)) => sequence_add(last.last_sequence, 1) == first.first_sequence,
-        (last, _) => last.is_some(),
-    };
-    let same_end = old.last_offset() == found.last_offset();
-    if !joins && !same_end {
+    let again = |batch: &BatchMeta| found.find_batch(old.epoch, batch.first_sequence, batch.last_sequence).is_some();
+    let precedes = |batch: &BatchMeta| first.is_none_or(|first| batch.last_offset < first.first_offset);
+    let older: Vec<_> = old.batches().iter().filter(|batch| precedes(batch) && !again(batch)).collect();
+    if older.is_empty() && old.last_offset() != found.last_offset() {
         return None;
     }
     let mut richer = found.with_older(older);
     // The newer: of two that end with the same batch one may have seen a marker behind it.
     richer.last_append_ms = old.last_append_ms.max(found.last_append_ms);
-    if first.is_none() {
+    if first.is_none() && !richer.batches().is_empty() {
         richer.forgotten = Forgotten::Batches;
     }
     Some(richer)
