@@ -187,3 +187,52 @@ fn reads_go_on_from_segment_to_segment() {
         }
     }
 }
+
+/// A log of batches of two records in one segment, closed cleanly; answers its file.
+fn pairs(place: &Place) -> PathBuf {
+    let (engine, log) = place.open(&Config::default());
+    for sequence in 0..10 {
+        put(&log, &common::batch(7, 2 * sequence, &["first".into(), "second".into()]));
+    }
+    engine.close().expect("a clean close");
+    segment_files(&place.dir).remove(0)
+}
+
+fn overwrite(file: &Path, position: u64, with: &[u8]) {
+    let mut bytes = std::fs::read(file).expect("a segment");
+    bytes[position as usize..][..with.len()].copy_from_slice(with);
+    std::fs::write(file, bytes).expect("written");
+}
+
+/// The header says that the record asked for is in none of the batches, so that a walk steps over the damaged one.
+#[test]
+fn a_read_does_not_step_over_a_batch_whose_header_is_damaged() {
+    let (base_offset, last_offset_delta) = (0, 23);
+    for (field, damage) in [(base_offset, &[0; 8][..]), (last_offset_delta, &[0; 4]), (last_offset_delta, &[0xff; 4])] {
+        for damaged_batch in [1, 5] {
+            let place = Place::on_disk();
+            let file = pairs(&place);
+            let (position, offset) = batch_starts(&file)[damaged_batch];
+            let (_engine, log) = place.open(&Config::default());
+            overwrite(&file, position + field, damage);
+            let read =
+                |offset| oncelog::Read { max_bytes: 1, isolation: Isolation::LogEnd, ..oncelog::Read::from(offset) };
+            let answer = log.read(read(offset + 1));
+            assert!(answer.as_ref().is_err_and(Error::is_corruption), "{field} {damage:?}: {answer:?}");
+            assert_eq!(log.read(read(offset - 1)).expect("what stands before is readable").next_offset, offset);
+        }
+    }
+}
+
+/// What is damaged may be the record that is looked for: no answer, and no later one.
+#[test]
+fn a_look_for_a_time_does_not_pass_damage() {
+    let place = Place::on_disk();
+    let file = pairs(&place);
+    let (position, _) = batch_starts(&file)[0];
+    let (_engine, log) = place.open(&Config::default());
+    assert_eq!(log.offset_for_timestamp(common::NOW_MS).expect("found"), Some((0, common::NOW_MS)));
+    flip(&file, position + 70);
+    let answer = log.offset_for_timestamp(common::NOW_MS);
+    assert!(answer.as_ref().is_err_and(Error::is_corruption), "{answer:?}");
+}

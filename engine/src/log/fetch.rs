@@ -44,7 +44,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        let mut walker = Walker::new(&*place.file, place.size);
+        let mut walker = Walker::new(&*place.file, place.base_offset, place.size);
         let Some(first) = locate(place, &mut walker, wanted)? else {
             self.check_contiguous(place, wanted)?;
             return Ok(None);
@@ -138,7 +138,7 @@ impl Shared {
 /// The first batch whose last offset is not below `wanted`.
 fn locate(place: &Place, walker: &mut Walker<'_>, wanted: i64) -> Result<Option<Found>> {
     if place.hint > 0 {
-        match walker.proves(place.hint, place.base_offset, wanted) {
+        match walker.proves(place.hint, wanted) {
             Ok(true) => return walker.find(place.hint, wanted),
             Ok(false) | Err(Error::Damaged(_)) => {
                 tracing::debug!(position = place.hint, "index entry not believed")

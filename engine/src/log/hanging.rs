@@ -202,8 +202,8 @@ impl Shared {
             let segment = segment.expect("a log has a segment");
             (segment.file.clone(), segment.base_offset, segment.size, segment.hint_for(offset))
         };
-        let mut walker = Walker::new(&*file, size);
-        let from = if hint > 0 && walker.proves(hint, base, offset).unwrap_or(false) { hint } else { 0 };
+        let mut walker = Walker::new(&*file, base, size);
+        let from = if hint > 0 && walker.proves(hint, offset).unwrap_or(false) { hint } else { 0 };
         Ok((base, walker.find(from, offset)?.map_or(size, |found| found.position)))
     }
 

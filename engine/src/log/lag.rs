@@ -68,10 +68,10 @@ impl Shared {
 }
 
 fn count(part: &Part, position: i64, limit: i64, aborted: &Aborted, lag: &mut Lag) -> Result<()> {
-    let mut walker = Walker::new(&*part.file, part.size);
+    let mut walker = Walker::new(&*part.file, part.base_offset, part.size);
     let mut at = match part.hint {
         0 => 0,
-        hint if walker.proves(hint, part.base_offset, position).unwrap_or(false) => hint,
+        hint if walker.proves(hint, position).unwrap_or(false) => hint,
         _ => 0,
     };
     while let Some(found) = walker.header(at)? {

@@ -60,16 +60,16 @@ impl Shared {
         self.commit_all(super::types::Ack::Written)?;
         let mut wanted = offset;
         loop {
-            let (file, size, hint, next) = {
+            let (file, base, size, hint, next) = {
                 let state = self.state.lock();
                 let Some(segment) = state.segment_of(wanted).or(state.segments.values().next()) else {
                     return Ok(None);
                 };
                 let next = next_base(&state, segment.base_offset);
-                (segment.file.clone(), segment.size, segment.hint_for(offset), next)
+                (segment.file.clone(), segment.base_offset, segment.size, segment.hint_for(offset), next)
             };
-            let mut walker = Walker::new(&*file, size);
-            let from = if walker.proves(hint, i64::MIN, offset).unwrap_or(false) { hint } else { 0 };
+            let mut walker = Walker::new(&*file, base, size);
+            let from = if walker.proves(hint, offset).unwrap_or(false) { hint } else { 0 };
             match (walker.find(from, offset), next) {
                 (Ok(Some(found)), _) => return Ok(Some(found.header.base_offset)),
                 (Ok(None), Some(next)) => wanted = next,

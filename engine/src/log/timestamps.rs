@@ -4,7 +4,7 @@ use oncelog_formats::BatchView;
 
 use super::Shared;
 use crate::error::{Error, Result};
-use crate::segment::scan::scan;
+use crate::segment::scan::{Stop, scan};
 use crate::validate::DECODE_LIMIT_BYTES;
 
 /// The log end.
@@ -55,7 +55,7 @@ impl Shared {
 }
 
 /// The first record at or above `log_start` whose timestamp is at or behind `wanted`; with `exact` in the first batch
-/// whose largest timestamp is `wanted`.
+/// whose largest timestamp is `wanted`. Damage before it may hide an earlier one, and is an error.
 fn search(
     file: &dyn oncelog_device::DeviceFile,
     from: u64,
@@ -66,7 +66,7 @@ fn search(
     exact: bool,
 ) -> Result<Option<(i64, i64)>> {
     let mut found = None;
-    scan(file, from, size, base_offset, |position, view| {
+    let end = scan(file, from, size, base_offset, |position, view| {
         let largest = view.header().max_timestamp;
         if found.is_none() && if exact { largest == wanted } else { largest >= wanted } {
             found = first_record(&view, wanted, log_start)
@@ -74,7 +74,13 @@ fn search(
         }
         Ok(if found.is_some() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) })
     })?;
-    Ok(found)
+    match end.stop {
+        Stop::Broken(reason) if found.is_none() => {
+            Err(Error::damaged(file.path(), end.position, end.next_offset, reason))
+        }
+        Stop::Zeroes if found.is_none() => Err(Error::damaged(file.path(), end.position, end.next_offset, "zeroes")),
+        _ => Ok(found),
+    }
 }
 
 fn first_record(view: &BatchView<'_>, wanted: i64, log_start: i64) -> std::result::Result<Option<(i64, i64)>, String> {

@@ -173,7 +173,7 @@ impl Shared {
         }
         self.drop_snapshots_above(offset)?;
         let segment = state.active();
-        let mut walker = Walker::new(&*segment.file, segment.size);
+        let mut walker = Walker::new(&*segment.file, segment.base_offset, segment.size);
         let position = walker.find(0, offset)?.map_or(segment.size, |found| found.position);
         let base = segment.base_offset;
         for kind in [Kind::OffsetIndex, Kind::TimeIndex] {

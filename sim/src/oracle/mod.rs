@@ -152,9 +152,9 @@ impl Oracle {
         self.epochs.truncate_from_start(offset);
     }
 
-    /// Base offset of the batch that holds the offset, or of the next one; the offset itself at the end.
+    /// Base offset of the batch that holds the offset, or of the next one; the log end where there is none.
     pub(crate) fn batch_base(&self, offset: i64) -> i64 {
-        self.from(offset).first().map_or(offset, |fact| fact.first_offset)
+        self.from(offset).first().map_or(self.end, |fact| fact.first_offset)
     }
 
     /// The facts that a reader from this offset on may see.

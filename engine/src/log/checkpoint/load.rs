@@ -156,7 +156,7 @@ fn bears_out(file: &dyn DeviceFile, length: u64, head: &LogCheckpoint) -> Result
     if length < segment.size_bytes {
         return Ok(false);
     }
-    let found = match Walker::new(file, length).header(position) {
+    let found = match Walker::new(file, segment.base_offset, length).header(position) {
         Ok(found) => found,
         Err(error) if error.is_corruption() => None,
         Err(error) => return Err(error),

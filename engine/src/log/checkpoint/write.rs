@@ -234,7 +234,7 @@ impl Shared {
             })
             .collect();
         if head.segment.size_bytes > 0 {
-            let mut walker = Walker::new(&*file, head.segment.size_bytes);
+            let mut walker = Walker::new(&*file, head.segment.base_offset, head.segment.size_bytes);
             let last = walker.find(hint, head.log_end_offset - 1)?;
             head.segment.last_batch = last.map(|found| (found.position, found.header.crc));
         }

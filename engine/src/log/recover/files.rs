@@ -63,9 +63,9 @@ impl Recovery<'_> {
         let times = self.device.read_small(&self.path(base, Kind::TimeIndex), limit)?;
         let (Some(offsets), Some(times)) = (offsets, times) else { return Ok((None, None)) };
         let (index, findings) = SegmentIndex::from_bytes(base, self.config, &offsets, &times);
-        let mut walker = crate::segment::walk::Walker::new(file, length);
+        let mut walker = crate::segment::walk::Walker::new(file, base, length);
         let mut sound = |entry: &oncelog_formats::offset_index::OffsetEntry| {
-            walker.proves(u64::from(entry.position), base, entry.offset).unwrap_or(false)
+            walker.proves(u64::from(entry.position), entry.offset).unwrap_or(false)
         };
         let entries = index.offset_entries();
         let first_sound = entries.first().is_none_or(&mut sound);
@@ -205,7 +205,7 @@ pub(super) fn memory_offset(device: &dyn Device, path: &Path) -> Result<Option<i
 }
 
 /// Largest timestamp of the first batch in the file.
-pub(super) fn first_timestamp(file: &dyn DeviceFile, length: u64) -> Option<i64> {
-    let mut walker = crate::segment::walk::Walker::new(file, length);
+pub(super) fn first_timestamp(file: &dyn DeviceFile, base: i64, length: u64) -> Option<i64> {
+    let mut walker = crate::segment::walk::Walker::new(file, base, length);
     walker.header(0).ok().flatten().map(|found| found.header.max_timestamp)
 }

@@ -380,7 +380,7 @@ impl<'a> Recovery<'a> {
             Ok(ControlFlow::Continue(()))
         })?;
         if start > 0 {
-            segment.first_batch_timestamp = files::first_timestamp(&*file, opened.length);
+            segment.first_batch_timestamp = files::first_timestamp(&*file, base, opened.length);
         }
         if rebuild.index && opened.next_base.is_some() {
             let _ = segment.index.seal();
