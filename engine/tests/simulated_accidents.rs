@@ -8,6 +8,7 @@ use common::{
 };
 use oncelog::{Ack, Append, Appended, Config, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_device::{FaultOp, MemoryDevice, SectorDamage};
+use oncelog_formats::BatchBuilder;
 use oncelog_formats::control::end_txn_marker_batch;
 
 fn place() -> (MemoryDevice, Place) {
@@ -411,5 +412,115 @@ fn a_log_start_is_stored_again_when_the_first_time_had_failed() {
         device.power_cut(seed);
         let (_engine, log) = place.open(&small_segments(1 << 20));
         assert_eq!(log.log_start_offset(), 1, "seed {seed}");
+    }
+}
+
+/// The log start used to stay in its file when the deletion that had put it there failed behind that, and took the records
+/// that a truncation below it made room for.
+#[test]
+fn a_deletion_that_failed_half_way_takes_no_records_that_come_later() {
+    let mut failed_half_way = 0;
+    for after in 0..6 {
+        let (device, place) = place();
+        let (engine, log) = place.open(&small_segments(1 << 20));
+        put(&log, &batch(7, 0, &["cut".into(), "cut".into()]));
+        device.plant(FaultOp::Read, after, 2);
+        let deleted = log.delete_records(2);
+        device.clear_faults();
+        failed_half_way += u32::from(deleted.is_err());
+        log.truncate_to(0).expect("a truncation");
+        put(&log, &single(8, 0, 10));
+        engine.kill();
+        device.power_cut(after);
+        let (_engine, log) = place.open(&small_segments(1 << 20));
+        assert_eq!((log.log_start_offset(), read_all(&log).len()), (0, 1), "the deletion: {deleted:?}");
+    }
+    assert!(failed_half_way > 1, "no deletion failed behind its file");
+}
+
+/// The index of aborted transactions used to be cut when the segments behind were gone already, and the log was latched.
+#[test]
+fn a_truncation_that_finds_no_space_cuts_nothing_and_latches_nothing() {
+    for after in 0..2 {
+        let (device, place) = place();
+        let (_engine, log) = place.open(&small_segments(1 << 20));
+        let txn = put(&log, &txn_batch(7, 0, &["aborted".into()]));
+        log.append_wait(Append::coordinator(&end_txn_marker_batch(0, 0, 7, 0, false, 0, NOW_MS))).expect("a marker");
+        log.roll().expect("a roll");
+        let kept = put(&log, &single(8, 0, 10));
+        let whole = read_all(&log);
+        log.sync().expect("a checkpoint");
+        device.plant(FaultOp::Space, after, 1);
+        assert!(log.truncate_to(1).expect_err("no space").is_full());
+        assert_eq!(read_all(&log), whole);
+        expect_duplicate(&log, &single(8, 0, 10), &kept);
+        log.truncate_to(1).expect("there is space again");
+        assert_eq!((log.log_end_offset(), log.last_stable_offset()), (1, txn.base_offset));
+    }
+}
+
+/// With the offset index on disk and the time index not, a segment below the recovery point used to have no timestamps.
+#[test]
+fn a_crash_between_two_indexes_hides_no_timestamp() {
+    let mut interrupted = 0;
+    for operations in 0..40 {
+        let (device, place) = place();
+        let (engine, log) = place.open(&small_segments(1 << 20));
+        let mut late = BatchBuilder::new().producer(8, 0, 0);
+        late.append(NOW_MS + 5, None, Some(b"of the future"), &[]);
+        put(&log, &late.build().expect("a batch"));
+        (0..20).for_each(|sequence| drop(put(&log, &single(7, sequence, 100))));
+        log.sync().expect("a sync at the end");
+        device.crash_after(operations);
+        let rolled = log.roll().is_ok() && log.drive().is_ok();
+        interrupted += u32::from(!rolled);
+        engine.kill();
+        device.power_cut(operations);
+        let (_engine, log) = place.open(&small_segments(1 << 20));
+        put(&log, &single(7, 20, 100));
+        let found = log.offset_for_timestamp(NOW_MS + 5).expect("a look");
+        assert_eq!(found, Some((0, NOW_MS + 5)), "{operations} operations");
+    }
+    assert!((10..40).contains(&interrupted), "{interrupted} rolls were interrupted");
+}
+
+/// A high watermark in a damaged batch used to go to the log end, past what the leader had named.
+#[test]
+fn damage_moves_no_high_watermark() {
+    let (device, place) = place();
+    let engine = place.engine();
+    let options = OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
+    let log = engine.log(NAME, options).expect("the log opens");
+    (0..3).for_each(|sequence| drop(put(&log, &single(7, sequence, 600))));
+    log.set_high_watermark(1).expect("a high watermark");
+    let file = place.file("00000000000000000000.log");
+    device.damage_sector(&file, 512, SectorDamage::Zeroed).expect("a healthy disk");
+    let _ = log.read(Read::from(0));
+    assert_eq!((log.high_watermark(), log.last_stable_offset()), (1, 1));
+}
+
+/// An opening that was interrupted when it had removed the segments below the log start used to be followed by one that
+/// forgot their producers.
+#[test]
+fn producers_of_a_log_that_begins_again_survive_interrupted_openings() {
+    for operations in 0..100 {
+        let (device, place) = place();
+        let config = small_segments(1 << 20);
+        let (engine, log) = place.open(&config);
+        let first = put(&log, &single(7, 0, 10));
+        put(&log, &batch(8, 0, &["deleted".into(), "cut".into()]));
+        log.delete_records(2).expect("records go");
+        // Inside the batch, so that the log ends below its start.
+        log.truncate_to(2).expect("a truncation");
+        put(&log, &batch(9, 0, &["cut".into(), "cut".into()]));
+        log.truncate_to(3).expect("a truncation");
+        engine.kill();
+        device.crash_after(operations);
+        let interrupted =
+            place.try_engine().and_then(|engine| Ok((engine.log(NAME, common::options(&config)), engine)));
+        interrupted.into_iter().for_each(|(_, engine)| engine.kill());
+        device.kill();
+        let (_engine, log) = place.open(&config);
+        expect_duplicate(&log, &single(7, 0, 10), &first);
     }
 }

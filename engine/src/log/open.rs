@@ -313,7 +313,7 @@ pub(super) fn staging_behind(segment: &Segment) -> Result<Staging> {
 
 impl Recovery<'_> {
     pub(super) fn log_end(&self) -> i64 {
-        self.segments.last_key_value().map_or(0, |(_, segment)| segment.next_offset)
+        self.segments.last_key_value().map_or(self.bounds.log_start, |(_, segment)| segment.next_offset)
     }
 }
 
@@ -343,6 +343,7 @@ fn assemble(
         staging,
         config: Arc::new(options.config),
         log_start: 0,
+        log_start_named: 0,
         log_start_batch: 0,
         high_watermark: 0,
         high_watermark_settled: false,

@@ -73,14 +73,20 @@ impl Shared {
             match (walker.find(from, offset), next) {
                 (Ok(Some(found)), _) => return Ok(Some(found.header.base_offset)),
                 (Ok(None), Some(next)) => wanted = next,
-                (Ok(None) | Err(Error::Damaged(_)), _) => return Ok(None),
+                (Ok(None), None) => return Ok(None),
+                // Nobody can tell: what hangs on it must not move forward.
+                (Err(Error::Damaged(_)), _) => return Ok(Some(offset)),
                 (Err(error), _) => return Err(error),
             }
         }
     }
 
     fn store_log_start(&self, log_start: i64) -> Result<()> {
-        let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
+        let first_base = {
+            let mut state = self.state.lock();
+            state.log_start_named = state.log_start_named.max(log_start);
+            *state.segments.first_key_value().expect("a log has a segment").0
+        };
         if planted(Bug::LogStartNotPersisted) {
             return Ok(());
         }

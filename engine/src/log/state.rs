@@ -281,6 +281,8 @@ pub(crate) struct SideFile {
 pub(crate) struct State {
     pub config: Arc<Config>,
     pub log_start: i64,
+    /// The largest log start that the checkpoint file may name: above the one in force where a deletion failed half way.
+    pub log_start_named: i64,
     /// Base offset of the first batch that ends behind the log start, the log end while there is none: where an older open
     /// transaction is taken to begin.
     pub log_start_batch: i64,

@@ -46,6 +46,8 @@ impl Shared {
         if !planted(Bug::CheckpointOfWhatWasCut) {
             self.forget_checkpoints(&mut state)?;
         }
+        let cut = self.cut_aborted(&mut state, offset);
+        cut.map_err(|error| if error.is_full() { error } else { give_up(&mut state, error) })?;
         let size = self.cut_files(&mut state, offset).map_err(|error| give_up(&mut state, error))?;
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
@@ -161,6 +163,25 @@ impl Shared {
         Ok(())
     }
 
+    /// The aborted transactions of the segment that will be the last one. It is the only step that needs space, and comes
+    /// before any cut: on a full disk there is none. Should it not come about, the next opening reads that segment anyway,
+    /// now that no recovery point and no checkpoint keeps it from doing so.
+    fn cut_aborted(&self, state: &mut State, offset: i64) -> Result<()> {
+        let base = state.segment_of(offset).map_or(offset, |segment| segment.base_offset);
+        if let Some(segment) = state.segments.get_mut(&base) {
+            // Until the cut is done the file may say less than there is.
+            (segment.persisted, segment.aborted_stored) = (false, usize::MAX);
+        }
+        let aborted: Vec<_> = state.aborted.ending_in(base, offset).to_vec();
+        let path = self.dir.join(segment_file_name(base, Kind::TxnIndex));
+        if aborted.is_empty() && !state.transactional {
+            self.device.remove(&path)?;
+        } else {
+            self.device.write_small(&path, &txn_index::encode_all(&aborted))?;
+        }
+        Ok(())
+    }
+
     /// Answers the size that the last segment is left with.
     fn cut_files(&self, state: &mut State, offset: i64) -> Result<u64> {
         let mut above: Vec<i64> = state.segments.range(offset + 1..).rev().map(|(base, _)| *base).collect();
@@ -178,13 +199,6 @@ impl Shared {
         let base = segment.base_offset;
         for kind in [Kind::OffsetIndex, Kind::TimeIndex] {
             self.device.remove(&self.dir.join(segment_file_name(base, kind)))?;
-        }
-        let aborted: Vec<_> = state.aborted.ending_in(base, offset).to_vec();
-        let path = self.dir.join(segment_file_name(base, Kind::TxnIndex));
-        if aborted.is_empty() && !state.transactional {
-            self.device.remove(&path)?;
-        } else {
-            self.device.write_small(&path, &txn_index::encode_all(&aborted))?;
         }
         segment.file.set_length(position)?;
         segment.file.sync()?;
@@ -212,14 +226,18 @@ impl Shared {
     /// A log start that has not moved stays as its checkpoint says, as in Kafka.
     fn store_after_truncation(&self, offset: i64, log_start_moved: bool) -> Result<i64> {
         self.persist_epochs()?;
-        let (mut offsets, flushed_offset) = {
+        let (mut offsets, flushed_offset, named) = {
             let state = self.state.lock();
-            (self.checkpoint_offsets(&state), state.flushed_offset)
+            (self.checkpoint_offsets(&state), state.flushed_offset, state.log_start_named)
         };
         offsets.high_watermark = None;
-        offsets.log_start = offsets.log_start.filter(|_| log_start_moved);
+        // What a deletion that failed may have named would take the records that come now.
+        offsets.log_start = offsets.log_start.filter(|_| log_start_moved || named > offset);
         offsets.recovery_point = offsets.recovery_point.map(|point| point.min(flushed_offset));
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        if let Some((log_start, _)) = offsets.log_start {
+            self.state.lock().log_start_named = log_start;
+        }
         Ok(offset)
     }
 }

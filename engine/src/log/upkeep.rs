@@ -174,14 +174,15 @@ impl Shared {
         Ok(())
     }
 
-    /// The index files of a segment as memory says they are.
+    /// The index files of a segment as memory says they are, in the order to write them: an opening looks for timestamps
+    /// behind the last entry of the offset index, so that one comes last.
     pub(super) fn index_files(&self, state: &State, base_offset: i64) -> Vec<SideFile> {
         let segment = &state.segments[&base_offset];
         let path = |kind| self.dir.join(segment_file_name(base_offset, kind));
         let [offsets, times] = segment.index.encode().expect("entries fit the segment");
         let mut files = vec![
-            SideFile { path: path(Kind::OffsetIndex), bytes: offsets },
             SideFile { path: path(Kind::TimeIndex), bytes: times },
+            SideFile { path: path(Kind::OffsetIndex), bytes: offsets },
         ];
         let aborted = state.aborted_in_segment(base_offset);
         if !aborted.is_empty() || state.transactional {
