@@ -51,6 +51,9 @@ pub(crate) struct Oracle {
     /// A truncation replayed decided transactions, and until the high watermark is named again none of them counts as
     /// replicated (storage.md 3.1, 3.2, 4.8).
     replayed: bool,
+    /// The last stable offset as it was when the log was truncated: it is not looked at again before the log grows or its
+    /// high watermark or start moves (storage.md 3.2), though the transaction that held it may be forgotten.
+    stable_before: Option<i64>,
 }
 
 impl Oracle {
@@ -74,6 +77,7 @@ impl Oracle {
     pub(crate) fn appended(&mut self, mut fact: Fact, records: i64) {
         (fact.first_offset, fact.last_offset) = (self.end, self.end + records - 1);
         self.end += records;
+        self.stable_before = None;
         self.epochs.assign(fact.leader_epoch, fact.first_offset);
         self.facts.push(fact);
         self.follow(self.facts.len() - 1, true);
@@ -103,13 +107,14 @@ impl Oracle {
 
     /// It is done: what was cut must never be seen again.
     pub(crate) fn truncated(&mut self, offset: i64) {
+        let (stable, _) = self.last_stable(self.end);
         self.facts.retain(|fact| fact.last_offset < offset);
         self.end = offset;
         self.holed |= self.facts.last().is_some_and(|fact| fact.last_offset + 1 < offset) || self.facts.is_empty();
         let possible = self.start_possible.min(offset);
         self.start_is(self.start_promised.min(offset));
         self.start_possible = possible;
-        (self.settled_below, self.replayed) = (offset, true);
+        (self.settled_below, self.replayed, self.stable_before) = (offset, true, Some(stable));
         self.start_asked = self.start_asked.min(offset);
         self.epochs.truncate_from_end(offset);
         self.replay();
@@ -125,7 +130,7 @@ impl Oracle {
 
     /// The high watermark was named.
     pub(crate) fn high_watermark_named(&mut self) {
-        self.replayed = false;
+        (self.replayed, self.stable_before) = (false, None);
     }
 
     /// The largest log start that an unanswered call may have left.
@@ -139,6 +144,11 @@ impl Oracle {
         self.start_asked = self.start_asked.max(offset);
     }
 
+    /// The log start was not moved: it may be what an earlier unanswered call left.
+    pub(crate) fn start_is_at_most(&mut self, possible: i64) {
+        self.start_possible = possible;
+    }
+
     /// The log start was answered, after an earlier call that failed half way may have stored a larger one.
     pub(crate) fn start_is_at_least(&mut self, offset: i64) {
         let possible = self.start_possible.max(offset);
@@ -148,7 +158,7 @@ impl Oracle {
 
     /// The log start was answered.
     pub(crate) fn start_is(&mut self, offset: i64) {
-        (self.start_promised, self.start_possible) = (offset, offset);
+        (self.start_promised, self.start_possible, self.stable_before) = (offset, offset, None);
         self.epochs.truncate_from_start(offset);
     }
 
@@ -213,7 +223,7 @@ impl Oracle {
             wrong.push(format!("log end {} where {last}..={end} was expected", found.log_end));
         }
         self.end = found.log_end;
-        (self.settled_below, self.replayed) = (found.log_end, false);
+        (self.settled_below, self.replayed, self.stable_before) = (found.log_end, false, None);
         wrong.extend(compare(self.from(found.log_start), &found.data, true).1);
         self.producers.forget_pending();
         self.replay();

@@ -9,7 +9,7 @@ use super::fact::{Fact, Kind, compare};
 impl Oracle {
     /// The lowest and the highest last stable offset that the high watermark allows: they differ only where a restart
     /// may have taken decided transactions for replicated ones.
-    fn last_stable(&self, high_watermark: i64) -> (i64, i64) {
+    pub(super) fn last_stable(&self, high_watermark: i64) -> (i64, i64) {
         let open = self.producers.known.values().filter_map(|known| known.txn_first_offset);
         let open: Vec<i64> = open.collect();
         let above = |txn: &&(i64, i64)| txn.1 >= high_watermark;
@@ -28,7 +28,7 @@ impl Oracle {
         let raised = self.start_possible.min(high_watermark).max(start);
         let first = open.iter().copied().chain(surely.map(|txn| txn.0)).min();
         let highest = least(first, raised, self.batch_base(raised));
-        (lowest, highest)
+        (self.stable_before.map_or(lowest, |before| before.min(lowest)), highest)
     }
 
     /// Holds the offsets of an answer against each other.

@@ -162,9 +162,10 @@ impl World {
         };
         let half_cut = std::mem::take(&mut self.partitions[at].half_cut);
         let survives = if half_cut { survives.max(Ack::Written) } else { survives };
-        // A log without a batch does not say how much of what was deleted had come to the disk.
-        let unknown =
-            !self.setup.follows_end[at] && found.log_start == found.log_end && self.oracle(at).has_weaker(survives);
+        // A log without a batch does not say how much of what was deleted had come to the disk, or was cut.
+        let unknown = (half_cut || !self.setup.follows_end[at])
+            && found.log_start == found.log_end
+            && self.oracle(at).has_weaker(survives);
         let (gone, wrong) = self.oracle(at).check(&found, survives);
         for reason in &wrong {
             self.violation(at, &format!("after an end that {survives:?} survives: {reason}"));
