@@ -469,7 +469,9 @@ fn a_crash_between_two_indexes_hides_no_timestamp() {
         let mut late = BatchBuilder::new().producer(8, 0, 0);
         late.append(NOW_MS + 5, None, Some(b"of the future"), &[]);
         put(&log, &late.build().expect("a batch"));
-        (0..20).for_each(|sequence| drop(put(&log, &single(7, sequence, 100))));
+        for sequence in 0..20 {
+            put(&log, &single(7, sequence, 100));
+        }
         log.sync().expect("a sync at the end");
         device.crash_after(operations);
         let rolled = log.roll().is_ok() && log.drive().is_ok();
@@ -491,7 +493,9 @@ fn damage_moves_no_high_watermark() {
     let engine = place.engine();
     let options = OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
     let log = engine.log(NAME, options).expect("the log opens");
-    (0..3).for_each(|sequence| drop(put(&log, &single(7, sequence, 600))));
+    for sequence in 0..3 {
+        put(&log, &single(7, sequence, 600));
+    }
     log.set_high_watermark(1).expect("a high watermark");
     let file = place.file("00000000000000000000.log");
     device.damage_sector(&file, 512, SectorDamage::Zeroed).expect("a healthy disk");
@@ -516,8 +520,7 @@ fn producers_of_a_log_that_begins_again_survive_interrupted_openings() {
         log.truncate_to(3).expect("a truncation");
         engine.kill();
         device.crash_after(operations);
-        let interrupted =
-            place.try_engine().and_then(|engine| Ok((engine.log(NAME, common::options(&config)), engine)));
+        let interrupted = place.try_engine().map(|engine| (engine.log(NAME, common::options(&config)), engine));
         interrupted.into_iter().for_each(|(_, engine)| engine.kill());
         device.kill();
         let (_engine, log) = place.open(&config);
