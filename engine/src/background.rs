@@ -72,16 +72,24 @@ impl Queue {
 
     /// Those whose turn it is, at most so many.
     pub fn take(&self, most: usize, now_ns: u64) -> Vec<Arc<Shared>> {
+        let due = self.take_due(now_ns);
+        // Without the lock of the queue: whoever asks holds that of his log.
+        due.iter().for_each(|log| log.soon_is_now());
         let mut asked = self.asked.lock();
-        while let Some((due_ns, log)) = asked.later.pop_front() {
-            if due_ns > now_ns {
-                asked.later.push_front((due_ns, log));
-                break;
-            }
-            asked.now.push_back(log);
-        }
+        asked.now.extend(due.iter().map(Arc::downgrade));
         let most = most.min(asked.now.len());
         asked.now.drain(..most).filter_map(|log| log.upgrade()).collect()
+    }
+
+    /// Those who asked for later and whose time has come, with those who asked in the same moment: they leave together.
+    fn take_due(&self, now_ns: u64) -> Vec<Arc<Shared>> {
+        let later = &mut self.asked.lock().later;
+        let until_ns = match later.front() {
+            Some((due_ns, _)) if *due_ns <= now_ns => now_ns + LINGER_NS / 4,
+            _ => return Vec::new(),
+        };
+        let count = later.partition_point(|(due_ns, _)| *due_ns <= until_ns);
+        later.drain(..count).filter_map(|(_, log)| log.upgrade()).collect()
     }
 
     /// How long until the next of those who asked for later has its turn.

@@ -199,6 +199,9 @@ impl Engine {
     pub fn log(&self, name: &str, options: OpenOptions) -> Result<Log> {
         let (topic, partition) =
             parse_log_dir_name(name).map_err(|e| Error::InvalidRequest(format!("log name {name:?}: {e}")))?;
+        if name == DECISIONS_LOG {
+            self.open_decisions()?;
+        }
         let mut logs = self.logs.lock();
         if let Some(log) = logs.get(name) {
             return Ok(log.clone());
@@ -206,6 +209,7 @@ impl Engine {
         let shared = Shared::open(&self.context, &self.dir.join(name), topic, partition, options)?;
         let log = shared.into_log();
         self.ledger.finish(name, &log)?;
+        let _first = log.shared.before_cut.set(Ledger::before_cut(&self.ledger, name));
         logs.insert(name.to_string(), log.clone());
         Ok(log)
     }

@@ -26,16 +26,23 @@ fn open(place: &Place) -> Result<(Engine, Vec<Log>), Error> {
 
 /// Batch `number`, one record in each log.
 fn store(engine: &Engine, logs: &[Log], number: usize) -> Result<(), Error> {
+    store_padded(engine, logs, number, 0)
+}
+
+/// The same with records that are filled up with spaces.
+fn store_padded(engine: &Engine, logs: &[Log], number: usize, bytes: usize) -> Result<(), Error> {
     let mut batch = engine.begin()?;
     for log in logs {
-        batch.append(log, record(&number.to_string()))?;
+        batch.append(log, record(&(number.to_string() + &" ".repeat(bytes))))?;
     }
     batch.commit()
 }
 
 /// What committed readers see in each log.
 fn seen(logs: &[Log]) -> Vec<Vec<String>> {
-    logs.iter().map(|log| common::read_committed(log).into_iter().map(|(_, text)| text).collect()).collect()
+    logs.iter()
+        .map(|log| common::read_committed(log).into_iter().map(|(_, text)| text.trim_end().to_owned()).collect())
+        .collect()
 }
 
 fn drive(engine: &Engine, logs: &[Log]) {
@@ -65,34 +72,53 @@ fn a_batch_is_seen_whole_or_not_at_all() {
     assert_eq!(logs[0].last_stable_offset(), logs[0].log_end_offset(), "a dropped batch holds nobody back");
 }
 
+/// How the batches before the cut one are stored, and how large a record is.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    before: usize,
+    /// They have come to the logs' own files when the cut one begins; else they stand among the decisions alone.
+    driven: bool,
+    /// With 100,000 bytes in each log the decision cannot carry all of it.
+    bytes: usize,
+    /// Steps that the device makes at least.
+    least: u64,
+}
+
 /// The power goes at every operation of a batch and of what follows it, and then some more times while it comes back.
 #[test]
 fn the_power_goes_at_every_step() {
-    // Of the second batch, and of the first one ever, which makes the log of the decisions.
-    for before in [1, 0] {
+    // The first one ever makes the log of the decisions.
+    for case in [
+        Case { before: 0, driven: true, bytes: 0, least: 20 },
+        Case { before: 1, driven: true, bytes: 0, least: 10 },
+        Case { before: 3, driven: false, bytes: 0, least: 10 },
+        Case { before: 1, driven: true, bytes: 100_000, least: 12 },
+    ] {
         let mut committed_unanswered = 0;
         for cut in 0.. {
             let (operations, seed) = (cut / SEEDS, cut);
             let device = MemoryDevice::new();
             let place = Place::in_memory(&device);
             let (engine, logs) = open(&place).expect("it opens");
-            (0..before).for_each(|number| store(&engine, &logs, number).expect("it is stored"));
-            drive(&engine, &logs);
+            (0..case.before).for_each(|number| store(&engine, &logs, number).expect("it is stored"));
+            if case.driven {
+                drive(&engine, &logs);
+            }
             device.crash_after(operations);
-            let answered = store(&engine, &logs, before).is_ok();
+            let answered = store_padded(&engine, &logs, case.before, case.bytes).is_ok();
             let _ = engine.drive();
             let done = logs.iter().filter(|log| log.sync().is_ok()).count() == logs.len();
             engine.kill();
             device.power_cut(seed);
-            let committed = recover(&place, &device, seed, before);
-            assert!(committed || !answered, "an answered batch is gone after {operations} operations");
+            let committed = recover(&place, &device, seed, case.before);
+            assert!(committed || !answered, "{case:?}: an answered batch is gone after {operations} operations");
             committed_unanswered += u32::from(committed && !answered);
             if done {
-                assert!(operations > 20, "only {operations} steps");
+                assert!(operations > case.least, "{case:?}: only {operations} steps");
                 break;
             }
         }
-        assert!(committed_unanswered > 0, "no cut fell between decision and answer");
+        assert!(committed_unanswered > 0, "{case:?}: no cut fell between decision and answer");
     }
 }
 
@@ -234,5 +260,87 @@ fn markers_become_visible_by_themselves() {
         }
         assert_eq!(seen(&logs), vec![vec!["0"]; count]);
         engine.close().expect("a clean close");
+    }
+}
+
+/// What was answered stands in the decisions alone until the logs are written: it comes back at the same offsets, with what
+/// others stored in between.
+#[test]
+fn what_a_log_has_lost_comes_back_where_it_was() {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    let (engine, logs) = open(&place).expect("it opens");
+    let mut stored = Vec::new();
+    for number in 0..5 {
+        let other = record(&format!("other {number}")).build().expect("a batch");
+        let ticket = logs[0].append(Append::client(&other).ack(oncelog::Ack::Accepted)).expect("it is ordered");
+        stored.push((ticket.expected().base_offset, format!("other {number}")));
+        let mut batch = engine.begin().expect("a batch");
+        let offset = batch.append(&logs[0], record(&number.to_string())).expect("it is stored");
+        batch.append(&logs[1], record(&number.to_string())).expect("it is stored");
+        batch.commit().expect("it is decided");
+        stored.push((offset, number.to_string()));
+    }
+    assert_eq!(seen(&logs).concat(), Vec::<String>::new(), "nothing is shown that the log could lose");
+    engine.kill();
+    device.power_cut(1);
+    let (engine, logs) = open(&place).expect("it opens");
+    assert_eq!(common::read_committed(&logs[0]), stored);
+    assert_eq!(seen(&logs)[1], ["0", "1", "2", "3", "4"]);
+    engine.close().expect("a clean close");
+}
+
+/// A log that is cut has lost its part of a batch for good, and what begins there anew is a batch of its own.
+#[test]
+fn what_was_cut_does_not_come_back() {
+    for fully in [false, true] {
+        let device = MemoryDevice::new();
+        let place = Place::in_memory(&device);
+        let (engine, logs) = open(&place).expect("it opens");
+        store(&engine, &logs, 0).expect("it is decided");
+        let cut_to = if fully { 0 } else { logs[0].log_end_offset() };
+        store(&engine, &logs, 1).expect("it is decided");
+        let mut open_meanwhile = engine.begin().expect("a batch");
+        open_meanwhile.append(&logs[0], record("never")).expect("it is stored");
+        match fully {
+            true => logs[0].truncate_fully_and_start_at(0, None).map(drop).expect("it is emptied"),
+            false => logs[0].truncate_to(cut_to).map(drop).expect("it is cut"),
+        }
+        // Where batch 1 began there is another one now, which nobody decides.
+        let mut undecided = engine.begin().expect("a batch");
+        assert_eq!(undecided.append(&logs[0], record("undecided")).expect("it is stored"), cut_to);
+        let lost = open_meanwhile.commit().expect_err("its part is gone");
+        assert_eq!(lost.kafka_name(), "INVALID_REQUEST");
+        logs[0].sync().expect("it is durable");
+        engine.kill();
+        std::mem::forget(undecided);
+        device.power_cut(3);
+        let (engine, logs) = open(&place).expect("it opens");
+        let kept: &[&str] = if fully { &[] } else { &["0"] };
+        assert_eq!(seen(&logs), [kept, &["0", "1"], &["0", "1"], &["0", "1"]]);
+        engine.close().expect("a clean close");
+    }
+}
+
+/// The driver looks for markers that are missing while others append theirs: a second marker would end what begins next.
+#[test]
+fn each_batch_has_one_marker() {
+    let place = Place::in_memory(&MemoryDevice::new());
+    let (engine, logs) = open(&place).expect("it opens");
+    let (batches, done) = (2_000, std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                engine.drive().expect("it moves on");
+            }
+        });
+        let stored = (0..batches).try_for_each(|number| store(&engine, &logs, number));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        stored.expect("each is stored");
+    });
+    drive(&engine, &logs);
+    for log in &logs {
+        assert_eq!(log.log_end_offset(), 2 * batches as i64);
+        assert_eq!(log.last_stable_offset(), log.log_end_offset());
     }
 }

@@ -78,6 +78,11 @@ impl OpenTxns {
         self.unreplicated.clear();
     }
 
+    /// Whether the transaction of this producer that began at this offset has no marker.
+    pub fn is_ongoing(&self, producer_id: i64, first_offset: i64) -> bool {
+        self.ongoing.get(&first_offset) == Some(&producer_id)
+    }
+
     /// The ongoing ones as (producer id, first offset), by first offset.
     pub fn ongoing(&self) -> impl Iterator<Item = (i64, i64)> {
         self.ongoing.iter().map(|(&first_offset, &producer_id)| (producer_id, first_offset))

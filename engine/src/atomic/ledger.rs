@@ -2,25 +2,25 @@
 //!
 //! The decisions stand in a log of the engine's own, a directory that Kafka reads as a topic nobody asked for: so they are
 //! written, grouped, recovered and trimmed by the code that does it for all others. A decision is needed until every marker
-//! that follows from it is durable. What a crash left is finished log by log as each is opened: an open transaction of one
-//! of the engine's producers is committed if a decision names it, and aborted if none does.
+//! that follows from it is durable; what a crash left is finished log by log as each is opened (see [`super::earlier`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use oncelog_device::Lane;
+use oncelog_formats::BatchBuilder;
 use oncelog_formats::control::end_txn_marker_batch;
-use oncelog_formats::{BatchBuilder, Batches};
 use oncelog_snapshot::Origin;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::decision::{self, Part};
+use super::decision::{Decision, Part};
+use super::earlier::{Left, read_left};
 use crate::background::Background;
 use crate::committer::{Flights, commit_in_order};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::log::{Ack, Append, Isolation, Log, OpenOptions, Read, Shared};
+use crate::log::{Ack, Append, BeforeCut, CARRIED_BYTES, Log, OpenOptions, Shared, Ticket, Undurable, Wanted};
 
 /// Directory of the log that holds the decisions.
 pub const DECISIONS_LOG: &str = "__oncelog_decisions-0";
@@ -32,12 +32,17 @@ pub const PRODUCER_IDS: RangeInclusive<i64> = i64::MAX - 0xffff..=i64::MAX;
 pub(super) const EPOCH: i16 = 0;
 /// So many finished decisions are left in the log before it is trimmed, which costs a checkpoint file.
 const TRIM_AT: i64 = 4096;
+/// Or so many bytes of them.
+const TRIM_AT_BYTES: usize = 64 << 20;
+const DECISIONS_SEGMENT_BYTES: u64 = 32 << 20;
 
 /// Whose marker is where.
 #[derive(Clone, Debug)]
 pub(crate) struct Marked {
     pub log: Arc<Shared>,
     pub first_offset: i64,
+    /// Number of the transaction's newest append.
+    pub number: u64,
     /// Offset and append number of the marker, once it was appended.
     pub marker: Option<(i64, u64)>,
 }
@@ -46,20 +51,29 @@ pub(crate) struct Marked {
 #[derive(Debug)]
 enum Open {
     /// Left by an earlier life of the engine: these parts lie in logs that were not opened since.
-    Earlier(BTreeSet<Part>),
+    Earlier(Vec<Left>),
     /// Decided by this one.
-    Now { producer_id: i64, commit: bool, parts: Vec<Marked> },
+    Now {
+        producer_id: i64,
+        commit: bool,
+        parts: Vec<Marked>,
+        /// Somebody appends the markers now. A second one would end what the producer begins next.
+        is_marking: bool,
+    },
 }
 
 #[derive(Default)]
 struct State {
-    log: Option<Log>,
     /// By the decision's offset; aborts, which have none, below zero.
     open: BTreeMap<i64, Open>,
     aborts: i64,
+    /// Who has a decision under way that `open` does not hold yet, and an offset that it does not lie below.
+    deciding: BTreeMap<i64, i64>,
     free: Vec<i64>,
     taken: i64,
     trimmed: i64,
+    /// Written since the log was trimmed.
+    untrimmed_bytes: usize,
     /// A decision was written and nobody knows whether it will be there after a crash.
     in_doubt: Option<Error>,
 }
@@ -67,6 +81,9 @@ struct State {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Ledger {
+    log: OnceLock<Log>,
+    /// See [`BeforeCut::order`].
+    order: Arc<RwLock<()>>,
     state: Mutex<State>,
     /// Carries the parts of a batch together, for one batch at a time.
     flights: Option<Mutex<Flights>>,
@@ -81,7 +98,7 @@ impl Ledger {
 
     /// Makes each of these appends durable, at the same time where the device and the engine's threads allow it; the first
     /// failure if there is one, and only when all have come to an end.
-    pub fn sync(&self, parts: &[(Arc<Shared>, u64)]) -> Result<()> {
+    fn sync(&self, parts: &[(Arc<Shared>, u64)]) -> Result<()> {
         if let Some(flights) = self.flights.as_ref().filter(|_| parts.len() > 1)
             && let Some(mut flights) = flights.try_lock()
         {
@@ -98,7 +115,12 @@ impl Ledger {
 
     /// Settings of the decisions' log: nothing goes but what [`Ledger::trim`] lets go.
     pub fn options() -> OpenOptions {
-        let config = Config { segment_bytes: 1 << 20, retention_ms: -1, retention_bytes: -1, ..Config::default() };
+        let config = Config {
+            segment_bytes: DECISIONS_SEGMENT_BYTES,
+            retention_ms: -1,
+            retention_bytes: -1,
+            ..Config::default()
+        };
         OpenOptions { config, ..OpenOptions::default() }
     }
 
@@ -108,49 +130,62 @@ impl Ledger {
     pub fn adopt(&self, log: Log, exists: impl Fn(&str) -> bool) {
         let mut state = self.state.lock();
         let damage = log.report().damage.first().cloned();
-        let decisions = damage.map_or_else(|| read_decisions(&log), |damage| Err(Error::Damaged(Box::new(damage))));
-        let decisions = decisions.unwrap_or_else(|error| {
+        let left = damage.map_or_else(|| read_left(&log), |damage| Err(Error::Damaged(Box::new(damage))));
+        let left = left.unwrap_or_else(|error| {
             tracing::error!(%error, "the decisions on atomic batches cannot be read: open ones stay open");
             state.in_doubt = Some(error);
-            Vec::new()
+            BTreeMap::new()
         });
-        for (offset, parts) in decisions {
-            let left: BTreeSet<Part> = parts.into_iter().filter(|part| exists(&part.log)).collect();
-            if !left.is_empty() {
-                state.open.insert(offset, Open::Earlier(left));
+        for (offset, mut parts) in left {
+            parts.retain(|part| exists(&part.log));
+            if !parts.is_empty() {
+                state.open.insert(offset, Open::Earlier(parts));
             }
         }
         state.trimmed = log.log_start_offset();
-        state.log = Some(log);
+        self.log.set(log).expect("adopted once");
     }
 
-    pub fn log(&self) -> Option<Log> {
-        self.state.lock().log.clone()
+    pub fn log(&self) -> Option<&Log> {
+        self.log.get()
     }
 
-    /// Ends what an earlier life left open in a log that was just opened; durable when it returns.
-    pub fn finish(&self, name: &str, log: &Log) -> Result<()> {
-        let Some(left) = log.atomic_transactions() else { return Ok(()) };
-        if self.state.lock().in_doubt.is_some() {
-            return Ok(());
-        }
-        let of_this = |part: &Part| part.log == name;
-        for (producer_id, first_offset) in left {
-            let part = Part { log: name.to_owned(), first_offset };
-            let decided = {
-                let state = self.state.lock();
-                state.open.values().any(|open| matches!(open, Open::Earlier(parts) if parts.contains(&part)))
-            };
-            tracing::info!(log = name, producer_id, first_offset, decided, "an atomic batch is finished");
-            append_marker(&log.shared, producer_id, decided, Ack::Durable)?.wait()?;
-        }
+    /// What earlier decisions say of a log that was just opened, oldest first, with their offsets; `None` where nobody knows.
+    pub(super) fn left_of(&self, name: &str) -> Option<Vec<(i64, Left)>> {
+        let state = self.state.lock();
+        let earlier = state.open.iter().filter_map(|(offset, open)| match open {
+            Open::Earlier(parts) => {
+                Some(parts.iter().filter(|part| part.log == name).map(|part| (*offset, part.clone())))
+            }
+            Open::Now { .. } => None,
+        });
+        state.in_doubt.is_none().then(|| earlier.flatten().collect())
+    }
+
+    /// Nothing is left to do in this log.
+    pub(super) fn is_finished(&self, name: &str) {
         let mut state = self.state.lock();
         for open in state.open.values_mut() {
             if let Open::Earlier(parts) = open {
-                parts.retain(|part| !of_this(part));
+                parts.retain(|part| part.log != name);
             }
         }
         state.open.retain(|_, open| !matches!(open, Open::Earlier(parts) if parts.is_empty()));
+    }
+
+    /// What a truncation of a log has to do with its decisions.
+    pub fn before_cut(this: &Arc<Self>, name: &str) -> BeforeCut {
+        let (ledger, name) = (Arc::downgrade(this), name.to_owned());
+        let tell = Box::new(move |offset| ledger.upgrade().map_or(Ok(()), |ledger| ledger.cut(&name, offset)));
+        BeforeCut { order: this.order.clone(), tell }
+    }
+
+    /// Records, durably, that a log is cut to `offset`: see [`Decision::Cut`]. Asked with that log's lock held, so it takes none
+    /// but that of the decisions' log.
+    fn cut(&self, name: &str, offset: i64) -> Result<()> {
+        let Some(log) = self.log().filter(|log| log.log_end_offset() > log.log_start_offset()) else { return Ok(()) };
+        let bytes = record(&Decision::Cut { log: name.to_owned(), offset }, log.shared.clock.now_ms())?;
+        log.append_wait(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) })?;
         Ok(())
     }
 
@@ -175,23 +210,19 @@ impl Ledger {
         self.state.lock().free.push(producer_id);
     }
 
-    /// Writes the decision, durable when this returns. `Ok(Err)`: it was refused and is not there. `Err`: nobody knows.
-    pub fn decide(&self, parts: &[Marked], now_ms: i64) -> Result<Result<i64>> {
+    /// Writes the decision, with what its parts need to survive; durable when this returns. `Ok(Err)`: it was refused and is
+    /// not there. `Err`: nobody knows.
+    pub fn decide(&self, producer_id: i64, parts: &[Marked], now_ms: i64) -> Result<Result<i64>> {
         let Some(log) = self.log() else { return Ok(Err(Error::Closed)) };
-        let named: Vec<Part> =
-            parts.iter().map(|part| Part { log: part.log.name(), first_offset: part.first_offset }).collect();
-        let mut builder = BatchBuilder::new();
-        builder.append(now_ms, None, Some(&decision::encode(&named)), &[]);
-        let bytes = match builder.build() {
-            Ok(bytes) => bytes,
-            Err(e) => return Ok(Err(Error::InvalidRequest(e.to_string()))),
-        };
-        let ticket = match log.append(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) }) {
-            Ok(ticket) => ticket,
+        let (ticket, size_bytes) = match self.order(log, producer_id, parts, now_ms) {
+            Ok(ordered) => ordered,
             Err(refused) => return Ok(Err(refused)),
         };
         match ticket.wait() {
-            Ok(answer) => Ok(Ok(answer.base_offset)),
+            Ok(answer) => {
+                self.state.lock().untrimmed_bytes += size_bytes;
+                Ok(Ok(answer.base_offset))
+            }
             Err(error) => {
                 self.state.lock().in_doubt.get_or_insert(error.clone());
                 Err(error)
@@ -199,13 +230,51 @@ impl Ledger {
         }
     }
 
+    /// Gives the decision its place in the log of decisions; answers the size as well.
+    fn order(&self, log: &Log, producer_id: i64, parts: &[Marked], now_ms: i64) -> Result<(Ticket, usize)> {
+        let _no_cut = self.order.read();
+        let carried = self.carry(producer_id, parts)?;
+        let named = parts.iter().zip(&carried);
+        let named = named.map(|(part, Undurable { batches, .. })| Part {
+            log: part.log.name(),
+            first_offset: part.first_offset,
+            batches: batches.clone(),
+        });
+        let bytes = record(&Decision::Commit(named.collect()), now_ms)?;
+        self.state.lock().deciding.insert(producer_id, log.log_end_offset());
+        let ticket = log.append(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) })?;
+        for (part, Undurable { end_offset, .. }) in parts.iter().zip(carried) {
+            part.log.note_covered(end_offset);
+        }
+        Ok((ticket, bytes.len()))
+    }
+
+    /// What of each log is not durable; where that cannot come along with the decision it is synced now.
+    fn carry(&self, producer_id: i64, parts: &[Marked]) -> Result<Vec<Undurable>> {
+        let mut room = CARRIED_BYTES;
+        let mut carried = Vec::with_capacity(parts.len());
+        let mut synced = Vec::new();
+        for Marked { log, first_offset, number, .. } in parts {
+            let wanted = Wanted { producer_id, first_offset: *first_offset, number: *number };
+            let undurable = log.undurable(&wanted, room)?.unwrap_or_else(|| {
+                synced.push((log.clone(), *number));
+                Undurable::default()
+            });
+            room -= undurable.batches.len();
+            carried.push(undurable);
+        }
+        self.sync(&synced)?;
+        Ok(carried)
+    }
+
     /// Remembers the outcome, before its first marker can be seen, and appends the markers. `at`: the decision's offset.
     pub fn conclude(&self, at: Option<i64>, producer_id: i64, commit: bool, parts: Vec<Marked>) {
         let key = {
             let mut state = self.state.lock();
+            state.deciding.remove(&producer_id);
             state.aborts -= 1;
             let key = at.unwrap_or(state.aborts);
-            state.open.insert(key, Open::Now { producer_id, commit, parts: parts.clone() });
+            state.open.insert(key, Open::Now { producer_id, commit, parts: parts.clone(), is_marking: true });
             key
         };
         self.mark(key, producer_id, commit, parts);
@@ -219,13 +288,16 @@ impl Ledger {
                     part.marker = Some((ticket.expected().base_offset, ticket.number()));
                     part.log.want_durable_soon(ticket.number());
                 }
-                Err(error) => tracing::warn!(%error, log = part.log.name(), "a marker has to wait"),
+                Err(error) => {
+                    tracing::warn!(%error, log = part.log.name(), "a marker has to wait");
+                    part.log.want_durable_soon(part.number);
+                }
             }
         }
         let mut state = self.state.lock();
         let all = parts.iter().all(|part| part.marker.is_some());
-        if let Some(Open::Now { parts: known, .. }) = state.open.get_mut(&key) {
-            *known = parts;
+        if let Some(Open::Now { parts: known, is_marking, .. }) = state.open.get_mut(&key) {
+            (*known, *is_marking) = (parts, false);
         }
         if all {
             state.free.push(producer_id);
@@ -237,8 +309,11 @@ impl Ledger {
         let missing: Vec<(i64, i64, bool, Vec<Marked>)> = {
             let mut state = self.state.lock();
             state.open.retain(|_, open| !open.is_settled());
-            let missing = state.open.iter().filter_map(|(key, open)| match open {
-                Open::Now { producer_id, commit, parts } if parts.iter().any(|part| part.marker.is_none()) => {
+            let missing = state.open.iter_mut().filter_map(|(key, open)| match open {
+                Open::Now { producer_id, commit, parts, is_marking }
+                    if !*is_marking && parts.iter().any(|part| part.marker.is_none()) =>
+                {
+                    *is_marking = true;
                     Some((*key, *producer_id, *commit, parts.clone()))
                 }
                 _ => None,
@@ -251,17 +326,20 @@ impl Ledger {
         self.trim(TRIM_AT)
     }
 
-    /// Lets go of the decisions below the first that is needed, if they are at least `least`.
+    /// Lets go of the decisions below the first that is needed, if they are at least `least`, or large.
     pub fn trim(&self, least: i64) -> Result<()> {
-        let (log, needed) = {
-            let state = self.state.lock();
-            let Some(log) = state.log.clone() else { return Ok(()) };
+        let Some(log) = self.log() else { return Ok(()) };
+        let needed = {
+            let mut state = self.state.lock();
             let end = log.high_watermark();
-            let needed = state.open.range(0..).next().map_or(end, |(offset, _)| (*offset).min(end));
-            if needed - state.trimmed < least.max(1) {
+            let open = state.open.range(0..).next().map(|(offset, _)| *offset);
+            let needed = state.deciding.values().copied().chain(open).fold(end, i64::min);
+            let let_go = needed - state.trimmed;
+            if let_go < 1 || (let_go < least && state.untrimmed_bytes < TRIM_AT_BYTES) {
                 return Ok(());
             }
-            (log, needed)
+            state.untrimmed_bytes = 0;
+            needed
         };
         log.delete_records(needed)?;
         log.apply_retention()?;
@@ -309,7 +387,7 @@ impl Open {
 }
 
 /// Appends the marker that ends the transaction of an atomic batch in one log.
-fn append_marker(log: &Arc<Shared>, producer_id: i64, commit: bool, ack: Ack) -> Result<crate::log::Ticket> {
+pub(super) fn append_marker(log: &Arc<Shared>, producer_id: i64, commit: bool, ack: Ack) -> Result<Ticket> {
     let coordinator_epoch = 0;
     let marker = end_txn_marker_batch(0, -1, producer_id, EPOCH, commit, coordinator_epoch, log.clock.now_ms());
     let append =
@@ -317,22 +395,9 @@ fn append_marker(log: &Arc<Shared>, producer_id: i64, commit: bool, ack: Ack) ->
     log.append(&append)
 }
 
-fn read_decisions(log: &Log) -> Result<Vec<(i64, Vec<Part>)>> {
-    let mut found = Vec::new();
-    let mut offset = log.log_start_offset();
-    let at = |source| Error::Format { path: log.dir().to_path_buf(), source };
-    loop {
-        let fetched = log.read(Read { isolation: Isolation::LogEnd, ..Read::from(offset) })?;
-        if fetched.data.is_empty() {
-            return Ok(found);
-        }
-        for batch in Batches::new(&fetched.data) {
-            let batch = batch.map_err(at)?;
-            for record in batch.decode(1 << 24).map_err(at)?.records() {
-                let record = record.map_err(at)?;
-                found.push((record.offset, decision::decode(record.value.unwrap_or_default()).map_err(at)?));
-            }
-            offset = batch.header().next_offset();
-        }
-    }
+/// The batch of one record that holds a decision.
+fn record(decision: &Decision, now_ms: i64) -> Result<Vec<u8>> {
+    let mut builder = BatchBuilder::new();
+    builder.append(now_ms, None, Some(&decision.encode()), &[]);
+    builder.build().map_err(|e| Error::InvalidRequest(e.to_string()))
 }

@@ -2,6 +2,7 @@
 //! coordinator. `docs/transactions.md` says what that means for readers and why it is done like this.
 
 mod decision;
+mod earlier;
 pub(crate) mod ledger;
 
 use std::sync::Arc;
@@ -44,20 +45,13 @@ pub struct AtomicBatch {
     ledger: Arc<Ledger>,
     engine_id: usize,
     producer_id: i64,
-    parts: Vec<Part>,
+    parts: Vec<Marked>,
     ended: bool,
-}
-
-/// What the batch has in one log.
-struct Part {
-    marked: Marked,
-    /// Number of its newest append.
-    number: u64,
 }
 
 impl std::fmt::Debug for AtomicBatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let logs: Vec<_> = self.parts.iter().map(|part| part.marked.log.name()).collect();
+        let logs: Vec<_> = self.parts.iter().map(|part| part.log.name()).collect();
         f.debug_struct("AtomicBatch").field("producer_id", &self.producer_id).field("logs", &logs).finish()
     }
 }
@@ -93,18 +87,17 @@ impl AtomicBatch {
         let append = Append {
             batches: &bytes,
             origin: Origin::Coordinator,
-            ack: Ack::Durable,
+            ack: Ack::Accepted,
             leader_epoch: shared.leader_epoch(),
             txn_version: None,
             guard,
         };
         let ticket = log.append(append)?;
         let (offset, number) = (ticket.expected().base_offset, ticket.number());
-        match self.parts.iter_mut().find(|part| Arc::ptr_eq(&part.marked.log, shared)) {
+        match self.parts.iter_mut().find(|part| Arc::ptr_eq(&part.log, shared)) {
             Some(part) => part.number = number,
             None => {
-                let marked = Marked { log: shared.clone(), first_offset: offset, marker: None };
-                self.parts.push(Part { marked, number });
+                self.parts.push(Marked { log: shared.clone(), first_offset: offset, number, marker: None });
             }
         }
         Ok(offset)
@@ -113,10 +106,11 @@ impl AtomicBatch {
     /// Decides for all of it. When this returns the batch survives any crash; committed readers of each log see it as soon
     /// as its marker there is durable, which is under way.
     ///
-    /// The parts become durable at the same time, then the decision; the markers wait for nothing.
+    /// One write: the decision carries the records that are not durable in their logs yet, and those go there behind it, with
+    /// the markers. Much of them, or what is on its way to the disk, is waited for first, in all logs at the same time.
     ///
     /// # Errors
-    /// The failure of a log: the batch is aborted. [`Error::Storage`] of the decisions' log: whether the batch was committed
+    /// The failure of a log, or a part that was truncated away: the batch is aborted. [`Error::Storage`] of the decisions' log: whether the batch was committed
     /// is known when the engine is opened again, and until then none is begun.
     pub fn commit(mut self) -> Result<()> {
         self.ended = true;
@@ -125,20 +119,14 @@ impl AtomicBatch {
             self.ledger.give_back(self.producer_id);
             return Ok(());
         }
-        let appends: Vec<_> = parts.iter().map(|part| (part.marked.log.clone(), part.number)).collect();
-        let marked: Vec<Marked> = parts.into_iter().map(|part| part.marked).collect();
-        if let Err(error) = self.ledger.sync(&appends) {
-            self.ledger.conclude(None, self.producer_id, false, marked);
-            return Err(error);
-        }
-        let now_ms = marked[0].log.clock.now_ms();
-        match self.ledger.decide(&marked, now_ms)? {
+        let now_ms = parts[0].log.clock.now_ms();
+        match self.ledger.decide(self.producer_id, &parts, now_ms)? {
             Ok(at) => {
-                self.ledger.conclude(Some(at), self.producer_id, true, marked);
+                self.ledger.conclude(Some(at), self.producer_id, true, parts);
                 Ok(())
             }
             Err(refused) => {
-                self.ledger.conclude(None, self.producer_id, false, marked);
+                self.ledger.conclude(None, self.producer_id, false, parts);
                 Err(refused)
             }
         }
@@ -151,12 +139,45 @@ impl AtomicBatch {
 impl Drop for AtomicBatch {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
-            let parts: Vec<Marked> = self.parts.drain(..).map(|part| part.marked).collect();
+            let parts = std::mem::take(&mut self.parts);
             if parts.is_empty() {
                 self.ledger.give_back(self.producer_id);
             } else {
                 self.ledger.conclude(None, self.producer_id, false, parts);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, EngineOptions, OpenOptions};
+
+    /// The driver may come between a decision and what follows from it.
+    #[test]
+    fn a_decision_is_not_let_go_before_its_markers_are_there() {
+        let device = Some(Arc::new(oncelog_device::MemoryDevice::new()) as Arc<dyn oncelog_device::Device>);
+        let options = EngineOptions { device, driver: false, ..EngineOptions::default() };
+        let engine = Engine::open("data", options).expect("it opens");
+        let log = engine.log("orders-0", OpenOptions::default()).expect("it opens");
+        let mut batch = engine.begin().expect("a batch");
+        let mut records = BatchBuilder::new();
+        records.append(0, None, Some(b"x"), &[]);
+        batch.append(&log, records).expect("it is stored");
+        let (ledger, id) = (batch.ledger.clone(), batch.producer_id);
+        let parts = std::mem::take(&mut batch.parts);
+        batch.ended = true;
+        let decisions = ledger.log().expect("it is open").clone();
+        let at = ledger.decide(id, &parts, 0).expect("it is known").expect("it is stored");
+        ledger.trim(1).expect("nothing goes");
+        assert_eq!(decisions.log_start_offset(), at);
+        ledger.conclude(Some(at), id, true, parts);
+        ledger.trim(1).expect("nothing goes");
+        assert_eq!(decisions.log_start_offset(), at, "the marker is not durable");
+        log.drive().expect("it moves on");
+        ledger.drive().expect("it moves on");
+        ledger.trim(1).expect("it is let go");
+        assert_eq!(decisions.log_start_offset(), at + 1);
     }
 }

@@ -18,6 +18,7 @@ use oncelog_device::{AlignedBuffer, BLOCK_BYTES, BufferPool, DeviceFile, Sync};
 use super::Shared;
 use super::state::{Flight, Group, Progress, Staging, State, padded_length};
 use super::types::Ack;
+use super::undurable::CARRIED_BYTES;
 use crate::bytes::Lent;
 use crate::error::{Error, Result};
 use crate::tail::Written;
@@ -144,7 +145,9 @@ impl Shared {
     /// Takes what is to be carried next. From now on there is a flight, which [`Self::land`] ends.
     fn begin_turn(&self, state: &mut State) -> Turn {
         let turn = take_turn(state, &self.buffers, self.clock.monotonic_ns());
-        state.progress.flight = Some(Flight { number: turn.number, durable: turn.durable });
+        let batches = turn.group.as_ref().filter(|_| state.progress.keeps_flight).and_then(copied);
+        state.progress.flight =
+            Some(Flight { number: turn.number, durable: turn.durable, end_offset: turn.end_offset, batches });
         turn
     }
 
@@ -218,6 +221,13 @@ impl Shared {
         self.land(turn, result);
     }
 
+    /// What was wanted in a moment is wanted now.
+    pub(crate) fn soon_is_now(&self) {
+        let progress = &mut self.state.lock().progress;
+        progress.durable_wanted = progress.durable_wanted.max(progress.durable_wanted_soon);
+        progress.soon_asked = false;
+    }
+
     /// Somebody waits for this append to be durable, or will.
     pub(crate) fn note_durable_wanted(&self, number: u64) {
         let progress = &mut self.state.lock().progress;
@@ -289,6 +299,12 @@ fn sync(file: &dyn DeviceFile) -> DeviceResult<()> {
         Err(_) if planted(Bug::FailedSyncRepeated) => file.sync(),
         done => done,
     }
+}
+
+/// The batches of a group, where they are few.
+fn copied(group: &Group) -> Option<Vec<u8>> {
+    let batches = group.carried..group.length;
+    (batches.len() <= CARRIED_BYTES).then(|| group.buffer.as_slice()[batches].to_vec())
 }
 
 fn gate_of(turn: u64, carried: bool) -> usize {

@@ -19,6 +19,7 @@ mod ticket;
 mod timestamps;
 mod truncate;
 mod types;
+mod undurable;
 mod upkeep;
 
 mod lag;
@@ -55,6 +56,7 @@ pub use types::{
     Ack, Append, Appended, Fetched, Isolation, LogState, OpenOptions, OpenReport, Outcome, Read, SegmentState,
     SnapshotState,
 };
+pub(crate) use undurable::{BeforeCut, CARRIED_BYTES, Undurable, Wanted};
 
 /// What a log's handles share with its tickets and with the engine's driver.
 pub(crate) struct Shared {
@@ -92,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) background: Option<Arc<Background>>,
     /// This log, for the queues of the background.
     pub(crate) this: OnceLock<Weak<Shared>>,
+    /// Who has to know of a truncation.
+    pub(crate) before_cut: OnceLock<BeforeCut>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -118,8 +122,10 @@ impl Shared {
     /// Somebody will want this append durable: what comes next on this log takes it along, else the committer sees to it
     /// soon, and nobody waits.
     pub(crate) fn want_durable_soon(&self, number: u64) {
-        self.note_durable_wanted(number);
-        if let Some(background) = &self.background {
+        let Some(background) = &self.background else { return self.note_durable_wanted(number) };
+        let progress = &mut self.state.lock().progress;
+        progress.durable_wanted_soon = progress.durable_wanted_soon.max(number);
+        if !std::mem::replace(&mut progress.soon_asked, true) {
             background.commits.ask_later(self.this(), self.clock.monotonic_ns());
         }
     }

@@ -398,5 +398,6 @@ fn assemble(
         spares: context.spares.clone(),
         background: context.background.clone(),
         this: OnceLock::new(),
+        before_cut: OnceLock::new(),
     }
 }

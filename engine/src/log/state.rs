@@ -199,6 +199,10 @@ pub(crate) struct Flight {
     pub number: u64,
     /// And durable.
     pub durable: bool,
+    /// Offset behind it.
+    pub end_offset: i64,
+    /// The batches that it carries, where somebody may ask for them (see [`Progress::keeps_flight`]).
+    pub batches: Option<Vec<u8>>,
 }
 
 /// A future that waits for an append.
@@ -222,6 +226,14 @@ pub(crate) struct Progress {
     pub durable: u64,
     /// Somebody waits for this append to be durable.
     pub durable_wanted: u64,
+    /// Somebody will want this append durable, and the committer is asked to see to it in a moment.
+    pub durable_wanted_soon: u64,
+    /// That was asked of the committer, and its time has not come.
+    pub soon_asked: bool,
+    /// Atomic batches come here: what is on its way to the device is kept within reach.
+    pub keeps_flight: bool,
+    /// What lies below is durable here or in the decisions of atomic batches.
+    pub covered_offset: i64,
     pub durable_offset: i64,
     pub flight: Option<Flight>,
     /// Counts flights; its parity says at which gate the callers wait that the flight carries.
@@ -254,6 +266,10 @@ impl Progress {
             written: 0,
             durable: 0,
             durable_wanted: 0,
+            durable_wanted_soon: 0,
+            soon_asked: false,
+            keeps_flight: false,
+            covered_offset: durable_offset,
             durable_offset,
             flight: None,
             turn: 0,

@@ -27,6 +27,7 @@ impl Shared {
         if offset < 0 {
             return Err(Error::InvalidRequest(format!("cannot truncate to the negative offset {offset}")));
         }
+        let _no_decision = self.before_cut.get().map(|before_cut| before_cut.order.write());
         self.upkeep()?;
         let _one = self.upkeep.lock();
         drop(self.state_with_all()?);
@@ -39,6 +40,7 @@ impl Shared {
             self.store_after_truncation(end, false)?;
             return Ok(end);
         }
+        self.tell_cut(&mut state, offset)?;
         if offset < *state.segments.first_key_value().expect("a log has a segment").0 {
             return self.start_again_at(state, offset, offset);
         }
@@ -111,11 +113,19 @@ impl Shared {
         if offset < 0 || log_start < 0 || log_start > offset {
             return Err(Error::InvalidRequest(format!("cannot start at offset {offset} with log start {log_start}")));
         }
+        let _no_decision = self.before_cut.get().map(|before_cut| before_cut.order.write());
         self.upkeep()?;
         let _one = self.upkeep.lock();
-        let state = self.quiesce()?;
+        let mut state = self.quiesce()?;
         state.check_usable()?;
+        self.tell_cut(&mut state, 0)?;
         self.start_again_at(state, offset, log_start)
+    }
+
+    /// Nothing is cut before who holds bytes of this log elsewhere knows. All that is in the log is durable.
+    fn tell_cut(&self, state: &mut State, offset: i64) -> Result<()> {
+        state.progress.covered_offset = state.progress.covered_offset.min(offset);
+        self.before_cut.get().map_or(Ok(()), |before_cut| (before_cut.tell)(offset))
     }
 
     fn start_again_at(&self, mut state: MutexGuard<'_, State>, offset: i64, log_start: i64) -> Result<i64> {

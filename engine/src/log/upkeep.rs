@@ -12,7 +12,7 @@ use oncelog_formats::file_name::{Kind, Suffix, segment_file_name};
 use oncelog_formats::{epoch_checkpoint, txn_index};
 
 use super::Shared;
-use super::state::{Doomed, Segment, SideFile, State};
+use super::state::{Doomed, Progress, Segment, SideFile, State};
 use super::types::Ack;
 use crate::checkpoints::Offsets;
 use crate::error::Result;
@@ -72,7 +72,8 @@ impl Shared {
             let mut state = self.state.lock();
             state.staging.trim(&self.buffers);
             let staged = state.staged_bytes() > 0 || state.staging.birth.is_some();
-            match state.progress.durable_wanted > state.progress.durable {
+            let Progress { durable_wanted, durable_wanted_soon, durable, .. } = state.progress;
+            match durable_wanted.max(durable_wanted_soon) > durable {
                 true => Ack::Durable,
                 false if staged => Ack::Written,
                 false => return Ok(()),
