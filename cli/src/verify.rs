@@ -86,6 +86,7 @@ impl Verify<'_> {
         // Before the log is walked: beside a living engine the checkpoints move on, and so does the log.
         self.load_checkpoints()?;
         let mut history = History::new(self.promised.log_start.unwrap_or(0), self.promised.clean);
+        history.compacted = self.checkpoint_offset(checkpoint::CLEANER).is_some();
         self.load_side_files(&mut history)?;
         let snapshots: Vec<i64> = history.snapshots.keys().copied().collect();
         self.walk_segments(&mut history)?;
@@ -171,10 +172,9 @@ impl Verify<'_> {
             self.log.end = next_offset.max(self.log.end);
         }
         bar.finish_and_clear();
-        let compacted = history.has_gaps || self.checkpoint_offset(checkpoint::CLEANER).is_some();
         for (file, from, to) in gaps {
             let what = format!("no records at offsets {from} to {}, between this segment and the one before", to - 1);
-            if compacted {
+            if history.compacted {
                 self.findings.note(&file, Some(0), Some(from), what);
             } else {
                 self.findings.problem(
@@ -209,7 +209,7 @@ impl Verify<'_> {
             indexes.load_times(name, base_offset, &bytes, &mut self.findings);
         }
         let name = segment_file_name(base_offset, Kind::TxnIndex);
-        let stored = Aborted { bytes: self.side_file(&name)?, file: name, unsettled };
+        let stored = Aborted { bytes: self.side_file(&name)?, file: name, unsettled, log_start: history.log_start };
         let window = Window::new(self.device.open(&self.place.directory.join(file), OpenMode::Read)?)?;
         let (findings, totals) = (&mut self.findings, &mut self.totals);
         let walk = SegmentWalk { file, base_offset, unsettled, window, indexes, findings, totals };

@@ -63,6 +63,22 @@ fn offsets_and_digests_without_python() {
     }
 }
 
+/// Its name is not always that of the case.
+fn directory_in(case: &Path) -> PathBuf {
+    std::fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
+}
+
+#[test]
+fn verify_finds_nothing_wrong_where_nothing_was_injured() {
+    for case in cases() {
+        let name = case.file_name().unwrap().to_str().unwrap();
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_oncelog"));
+        let output = verify.arg("verify").arg(directory_in(&case)).output().unwrap();
+        let expected = if name == "damaged-half-batch" { 1 } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "{name}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
 #[test]
 fn the_summary_names_the_figures() {
     let output = dump(&[], &partition("txn-mixed"));

@@ -31,8 +31,8 @@ pub struct History {
     pub snapshots: BTreeMap<i64, (String, Vec<SnapshotEntry>)>,
     /// Sealed segments that a snapshot describes, by base offset, each with the snapshot's file.
     pub sealed: BTreeMap<i64, (String, SealedSegment)>,
-    /// Offsets are missing between two batches of one segment: the log was compacted.
-    pub has_gaps: bool,
+    /// The log was compacted: the cleaner's checkpoint says so, or offsets are missing between two batches of one segment.
+    pub compacted: bool,
     /// Aborts whose transactions were seen, since this was last taken.
     pub aborted: Vec<AbortedTxn>,
     producers: HashMap<i64, Producer>,
@@ -48,7 +48,7 @@ impl Visitor for History {
         let header = batch.header();
         self.first_offset.get_or_insert(header.base_offset);
         let before = self.last.as_ref().filter(|(last, _)| last == file);
-        self.has_gaps |= before.is_some_and(|(_, next_offset)| header.base_offset > *next_offset);
+        self.compacted |= before.is_some_and(|(_, next_offset)| header.base_offset > *next_offset);
         self.last = Some((file.to_owned(), header.next_offset()));
         self.compare_snapshots(header.base_offset, findings);
         self.check_epoch(file, position, header, findings);
@@ -106,7 +106,7 @@ impl History {
 
     /// Whether nothing was deleted or compacted away before or in what was seen.
     pub fn saw_everything(&self) -> bool {
-        self.first_offset == Some(0) && !self.has_gaps
+        self.first_offset == Some(0) && !self.compacted
     }
 
     /// A segment that was sealed must still end where it ended then.
@@ -132,13 +132,17 @@ impl History {
         }
     }
 
-    /// A producer whose last batch lies in what was walked must be remembered the way it was walked.
+    /// A producer whose last batch lies in what was walked must be remembered the way it was walked, unless compaction has
+    /// taken that batch since.
     fn compare(&self, file: &str, at: i64, entry: &SnapshotEntry, findings: &mut Findings) {
         let walked_from = self.first_offset.unwrap_or(i64::MAX);
         if entry.last_sequence < 0 || entry.last_offset < walked_from || entry.last_offset >= at {
             return;
         }
         let last = self.producers.get(&entry.producer_id).and_then(|producer| producer.batches.back());
+        if self.compacted && last.is_none_or(|(.., last_offset)| *last_offset < entry.last_offset) {
+            return;
+        }
         if last.map(|batch| (batch.1, batch.2)) != Some((entry.last_sequence, entry.last_offset)) {
             let says = format!("sequence {} at offset {}", entry.last_sequence, entry.last_offset);
             let log = last.map_or("nothing".to_owned(), |batch| format!("sequence {} at offset {}", batch.1, batch.2));

@@ -194,6 +194,8 @@ pub struct Aborted {
     pub bytes: Option<Vec<u8>>,
     /// The next opening reads the segment again and rebuilds the file, so it may lack entries.
     pub unsettled: bool,
+    /// Nobody asks for what was aborted below, and Kafka's cleaner leaves it out.
+    pub log_start: i64,
 }
 
 impl Aborted {
@@ -213,7 +215,7 @@ impl Aborted {
             let what = format!("no transaction of producer {} was aborted here", entry.producer_id);
             findings.problem(&self.file, None, Some(entry.last_offset), what);
         }
-        for abort in seen {
+        for abort in seen.iter().filter(|abort| abort.last_offset >= self.log_start) {
             let at = Some(abort.last_offset);
             match entries.iter().find(|entry| entry.last_offset == abort.last_offset) {
                 None if self.unsettled => {

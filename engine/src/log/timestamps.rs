@@ -48,14 +48,15 @@ impl Shared {
         let exact = timestamp == LARGEST;
         let first = if exact { i64::MIN } else { log_start };
         match search(&*file, from, size, base, wanted, first, exact)? {
-            None if from > 0 => search(&*file, 0, size, base, wanted, first, exact),
-            found => Ok(found),
+            None if from > 0 => Ok(search(&*file, 0, size, base, wanted, first, exact)?.flatten()),
+            found => Ok(found.flatten()),
         }
     }
 }
 
-/// The first record at or above `log_start` whose timestamp is at or behind `wanted`; with `exact` in the first batch
-/// whose largest timestamp is `wanted`. Damage before it may hide an earlier one, and is an error.
+/// The first record at or above `log_start` whose timestamp is at or behind `wanted`; with `exact` that of the first batch
+/// whose largest timestamp is `wanted`, which may have lost its records to compaction: then there is none, as in Kafka.
+/// Damage before it may hide an earlier one, and is an error.
 fn search(
     file: &dyn oncelog_device::DeviceFile,
     from: u64,
@@ -64,13 +65,14 @@ fn search(
     wanted: i64,
     log_start: i64,
     exact: bool,
-) -> Result<Option<(i64, i64)>> {
+) -> Result<Option<Option<(i64, i64)>>> {
     let mut found = None;
     let end = scan(file, from, size, base_offset, |position, view| {
         let largest = view.header().max_timestamp;
         if found.is_none() && if exact { largest == wanted } else { largest >= wanted } {
-            found = first_record(&view, wanted, log_start)
+            let record = first_record(&view, wanted, log_start)
                 .map_err(|reason| Error::damaged(file.path(), position, view.header().base_offset, reason))?;
+            found = (exact || record.is_some()).then_some(record);
         }
         Ok(if found.is_some() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) })
     })?;

@@ -2,7 +2,8 @@
 //!
 //! Kafka takes a missing one for an empty one and then hands aborted records to readers of committed ones. Whether it is
 //! right is not for the directory to say: where producers have used transactions the log is asked, in a pass of its own,
-//! because it has to begin before the transactions that it is to find.
+//! because it has to begin before the transactions that it is to find. What ended below the log start is left out: nobody
+//! reads it, and Kafka's cleaner leaves it out too.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -40,6 +41,7 @@ impl Recovery<'_> {
                 if batch.header().last_offset() >= from
                     && let Some(batch) = incoming(&batch)?
                     && let Ok(Some(aborted)) = view.apply(&batch, 0)
+                    && aborted.last_offset >= self.bounds.log_start
                 {
                     list.push(aborted);
                 }
