@@ -11,10 +11,14 @@ use oncelog_formats::file_name::parse_log_dir_name;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 const STANDARD_OUTPUT: &str = "standard output";
+
+/// How often a bar is told how far a recovery has come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a command found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,10 +160,28 @@ pub fn open_for_writing(place: &Place, kind: DeviceKind, options: OpenOptions) -
 }
 
 fn open(place: &Place, engine: EngineOptions, log: OpenOptions) -> CliResult<(Engine, Log)> {
-    while_waiting("opening", || {
-        let engine = Engine::open(&place.data_directory, engine)?;
-        let log = engine.log(&place.name, log)?;
-        Ok((engine, log))
+    let engine = while_waiting("opening", || Engine::open(&place.data_directory, engine))?;
+    let log = while_recovering(&engine, || engine.log(&place.name, log))?;
+    Ok((engine, log))
+}
+
+/// A bar of what the logs that `work` opens have to read.
+fn while_recovering<T>(engine: &Engine, work: impl FnOnce() -> T) -> T {
+    let bar = byte_bar(0, "recovering");
+    let (working, over) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let bar = &bar;
+        scope.spawn(move || {
+            while over.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let logs = engine.recoveries();
+                bar.set_length(logs.iter().map(|log| log.total_bytes).sum());
+                bar.set_position(logs.iter().map(|log| log.done_bytes).sum());
+            }
+        });
+        let done = work();
+        drop(working);
+        bar.finish_and_clear();
+        done
     })
 }
 

@@ -20,6 +20,7 @@ use crate::committer;
 use crate::error::{Error, Result};
 use crate::log::open::Context;
 use crate::log::{Log, OpenOptions, Shared};
+use crate::openings::{Openings, RecoveryProgress, Turn};
 use crate::spares::Spares;
 use crate::tail::Budget;
 
@@ -62,6 +63,9 @@ pub struct EngineOptions {
     /// Most that segments freed by retention and other spares in stock may take on the disk, bytes. A spare that a busy log
     /// has fetched already does not count, and a full disk takes the stock back.
     pub spare_bytes: u64,
+    /// How many threads read and check ahead of the recovery of a log, and how many logs [`Engine::open_behind`] opens at a
+    /// time. Without `driver` there are none. A recovery leads to the same with any number.
+    pub recovery_threads: usize,
 }
 
 impl Default for EngineOptions {
@@ -74,6 +78,7 @@ impl Default for EngineOptions {
             tail_bytes: TAIL_BYTES,
             read_ahead_bytes: READ_AHEAD_BYTES,
             spare_bytes: SPARE_BYTES,
+            recovery_threads: std::thread::available_parallelism().map_or(1, usize::from) + 1,
         }
     }
 }
@@ -82,17 +87,23 @@ impl Default for EngineOptions {
 ///
 /// Dropping it without [`Engine::close`] is a crash: what was answered at its level stays, the next opening recovers.
 pub struct Engine {
+    core: Arc<Core>,
+    recovery_threads: usize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: DeviceLock,
+}
+
+/// What the engine's threads work with.
+struct Core {
     dir: PathBuf,
     context: Context,
-    logs: Arc<Mutex<BTreeMap<String, Log>>>,
+    logs: Openings,
     ledger: Arc<Ledger>,
-    threads: Vec<JoinHandle<()>>,
-    _lock: DeviceLock,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Engine").field("dir", &self.core.dir).finish_non_exhaustive()
     }
 }
 
@@ -129,42 +140,20 @@ impl Engine {
             checkpoints: Arc::new(checkpoints),
             device,
             clock,
+            recovery_helpers: background.as_ref().map_or(0, |_| options.recovery_threads),
             background,
             clean,
         };
-        let logs = Arc::new(Mutex::new(BTreeMap::new()));
         let ledger = Arc::new(Ledger::new(
             context.background.as_ref().and_then(|_| context.device.lane()),
             context.background.clone(),
         ));
-        let mut engine = Self { dir, context, logs, ledger, threads: Vec::new(), _lock: lock };
-        if engine.directories()?.contains(DECISIONS_LOG) {
-            engine.open_decisions()?;
+        let core = Arc::new(Core { dir, context, logs: Openings::default(), ledger });
+        if core.directories()?.contains(DECISIONS_LOG) {
+            core.open_decisions()?;
         }
-        engine.threads = spawn_threads(&engine.context, &engine.logs, &engine.ledger)?;
-        Ok(engine)
-    }
-
-    /// Names of the directories in the data directory.
-    fn directories(&self) -> Result<BTreeSet<String>> {
-        let entries = self.context.device.list(&self.dir)?;
-        Ok(entries.into_iter().filter(|entry| entry.is_directory).map(|entry| entry.name).collect())
-    }
-
-    /// The log of decisions, with what an earlier life left in it.
-    fn open_decisions(&self) -> Result<()> {
-        let mut logs = self.logs.lock();
-        if self.ledger.log().is_some() {
-            return Ok(());
-        }
-        let (topic, partition) = parse_log_dir_name(DECISIONS_LOG).expect("a log's name");
-        let path = self.dir.join(DECISIONS_LOG);
-        let shared = Shared::open(&self.context, &path, topic, partition, Ledger::options())?;
-        let log = shared.into_log();
-        let there = self.directories()?;
-        self.ledger.adopt(log.clone(), |name| there.contains(name));
-        logs.insert(DECISIONS_LOG.to_owned(), log);
-        Ok(())
+        let threads = Mutex::new(spawn_threads(&core)?);
+        Ok(Self { core, recovery_threads: options.recovery_threads.max(1), threads, _lock: lock })
     }
 
     /// Begins a batch over several logs of this engine, see [`AtomicBatch`].
@@ -172,46 +161,67 @@ impl Engine {
     /// # Errors
     /// Failures of the log that holds the decisions; after one, until the engine is opened again.
     pub fn begin(&self) -> Result<AtomicBatch> {
-        self.open_decisions()?;
-        AtomicBatch::new(self.ledger.clone(), Arc::as_ptr(&self.context.checkpoints) as usize)
+        self.core.open_decisions()?;
+        AtomicBatch::new(self.core.ledger.clone(), Arc::as_ptr(&self.core.context.checkpoints) as usize)
     }
 
     /// For each log an offset at or below its last stable offset, such that every atomic batch lies below it in all of these
     /// logs or in none. Committed readers that stop there see all of a batch or nothing, at one moment and over all logs.
     #[must_use]
     pub fn stable_ends(&self, logs: &[&Log]) -> Vec<i64> {
-        self.ledger.stable_ends(logs)
+        self.core.ledger.stable_ends(logs)
     }
 
-    /// One step of what atomic batches leave behind; an engine with a driver thread does this by itself.
+    /// One step of what atomic batches leave behind, and one of the logs that [`Engine::open_behind`] was told to open; an
+    /// engine with a driver does this by itself.
     ///
     /// # Errors
     /// Failures of the log that holds the decisions.
     pub fn drive(&self) -> Result<()> {
-        self.ledger.drive()
+        if let Some((name, options)) = self.core.logs.next_queued() {
+            self.core.open_queued(&name, options);
+        }
+        self.core.ledger.drive()
     }
 
-    /// Opens the log `topic-partition`, creating it if there is none; an open one is handed out again.
+    /// Opens the log `topic-partition`, creating it if there is none; an open one is handed out again. Several threads may
+    /// open several logs at once.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for a name that is none; failures of the device. Damage is no error: see
     /// [`Log::report`].
     pub fn log(&self, name: &str, options: OpenOptions) -> Result<Log> {
-        let (topic, partition) =
-            parse_log_dir_name(name).map_err(|e| Error::InvalidRequest(format!("log name {name:?}: {e}")))?;
-        if name == DECISIONS_LOG {
-            self.open_decisions()?;
+        self.core.open(name, options, true)
+    }
+
+    /// Has these logs opened in the background, [`EngineOptions::recovery_threads`] at a time and in this order, and returns
+    /// at once. None is begun while [`Engine::log`] opens another, which may be one of these: whoever needs a log now does
+    /// not wait for the rest. A failure is logged; [`Engine::log`] tries again and tells it.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn open_behind(&self, logs: impl IntoIterator<Item = (String, OpenOptions)>) -> Result<()> {
+        self.core.logs.queue(logs);
+        if self.core.context.background.is_none() {
+            return Ok(());
         }
-        let mut logs = self.logs.lock();
-        if let Some(log) = logs.get(name) {
-            return Ok(log.clone());
+        let mut threads = self.threads.lock();
+        for _ in 0..self.recovery_threads {
+            let core = self.core.clone();
+            threads.push(spawn("oncelog-opener", move || {
+                while let Some((name, options)) = core.logs.next_queued() {
+                    core.open_queued(&name, options);
+                }
+            })?);
         }
-        let shared = Shared::open(&self.context, &self.dir.join(name), topic, partition, options)?;
-        let log = shared.into_log();
-        self.ledger.finish(name, &log)?;
-        let _first = log.shared.before_cut.set(Ledger::before_cut(&self.ledger, name));
-        logs.insert(name.to_string(), log.clone());
-        Ok(log)
+        Ok(())
+    }
+
+    /// The logs that are being opened right now, and how far each has come. An expected end is that of the scan, which takes
+    /// most of a long recovery.
+    #[must_use]
+    pub fn recoveries(&self) -> Vec<RecoveryProgress> {
+        self.core.logs.progress(&*self.core.context.clock)
     }
 
     /// What this engine and its logs count, in Prometheus' text form. Names and units stay: `docs/metrics.md` lists them.
@@ -219,16 +229,16 @@ impl Engine {
     /// Takes the lock of one log after the other, each for the time of a look.
     #[must_use]
     pub fn metrics_text(&self) -> String {
-        let logs: Vec<Log> = self.logs.lock().values().cloned().collect();
+        let logs = self.core.logs.open();
         let shared = logs.iter().map(|log| &*log.shared);
-        let Context { device, tails, ahead, .. } = &self.context;
+        let Context { device, tails, ahead, .. } = &self.core.context;
         crate::observe::text::text(shared, &device.describe(), tails.held_bytes(), ahead.streams())
     }
 
     /// The device in use.
     #[must_use]
     pub fn device(&self) -> &Arc<dyn Device> {
-        &self.context.device
+        &self.core.context.device
     }
 
     /// Makes `count` spare segments of `bytes` each ready and waits for them: for a start under full load, and for benchmarks.
@@ -237,14 +247,15 @@ impl Engine {
     /// # Errors
     /// [`Error::StorageFull`] where they do not fit; failures of the device.
     pub fn prepare_spares(&self, count: usize, bytes: u64) -> Result<()> {
-        self.context.spares.ask(count, bytes);
-        match &self.context.background {
+        let Context { spares, background, .. } = &self.core.context;
+        spares.ask(count, bytes);
+        match background {
             Some(background) => {
                 background.spaces.ask(std::sync::Weak::new());
-                self.context.spares.wait()
+                spares.wait()
             }
             None => {
-                while self.context.spares.step()? {}
+                while spares.step()? {}
                 Ok(())
             }
         }
@@ -254,54 +265,47 @@ impl Engine {
     ///
     /// # Errors
     /// The first failure; the mark is then missing and the next opening recovers.
-    pub fn close(mut self) -> Result<()> {
+    pub fn close(self) -> Result<()> {
         self.stop_threads();
+        let Core { context, ledger, logs, .. } = &*self.core;
+        let (device, checkpoints) = (&*context.device, &context.checkpoints);
         if planted(Bug::CleanMarkTooEarly) {
-            self.context.checkpoints.write_clean_mark(&*self.context.device, NO_BROKER_EPOCH)?;
+            checkpoints.write_clean_mark(device, NO_BROKER_EPOCH)?;
         }
-        let logs = std::mem::take(&mut *self.logs.lock());
+        let logs = logs.take_all();
         let mut all_closed = true;
         // The decisions last: what they decide is finished in all other logs by then.
         let others = logs.iter().filter(|(name, _)| *name != DECISIONS_LOG);
         for (name, log) in others.chain(logs.get_key_value(DECISIONS_LOG)) {
             if name == DECISIONS_LOG {
-                self.ledger.drive()?;
-                self.ledger.trim(1)?;
+                ledger.drive()?;
+                ledger.trim(1)?;
             }
             let closed = log.shared.close();
             log.shared.wake_followers();
             let offsets = closed?;
             all_closed &= offsets.recovery_point.is_some();
-            let (topic, partition) = (&log.shared.topic, log.shared.partition);
-            self.context.checkpoints.update(&*self.context.device, topic, partition, &offsets)?;
+            checkpoints.update(device, &log.shared.topic, log.shared.partition, &offsets)?;
         }
-        self.context.spares.clear()?;
-        if all_closed && (self.context.clean || self.covers_directory(&logs)?) {
-            self.context.checkpoints.write_clean_mark(&*self.context.device, NO_BROKER_EPOCH)?;
+        context.spares.clear()?;
+        if all_closed && (context.clean || self.core.covers_directory(&logs)?) {
+            checkpoints.write_clean_mark(device, NO_BROKER_EPOCH)?;
         }
         Ok(())
     }
 
-    /// Whether every log of the directory was open here.
-    fn covers_directory(&self, logs: &BTreeMap<String, Log>) -> Result<bool> {
-        let directories = self.directories()?;
-        Ok(directories.iter().filter(|name| parse_log_dir_name(name).is_ok()).all(|name| logs.contains_key(name)))
-    }
-
     /// Ends as the death of the process would: nothing more is written.
-    pub fn kill(mut self) {
-        self.stop_threads();
-        for log in self.logs.lock().values() {
-            log.kill();
-        }
+    pub fn kill(self) {
+        drop(self);
     }
 
-    fn stop_threads(&mut self) {
-        if let Some(background) = &self.context.background {
+    fn stop_threads(&self) {
+        if let Some(background) = &self.core.context.background {
             background.stop();
         }
-        self.context.ahead.stop();
-        for thread in self.threads.drain(..) {
+        self.core.context.ahead.stop();
+        self.core.logs.stop();
+        for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
     }
@@ -310,22 +314,67 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop_threads();
-        for log in self.logs.lock().values() {
+        for log in self.core.logs.open() {
             log.kill();
         }
     }
 }
 
-fn spawn_threads(
-    context: &Context,
-    logs: &Arc<Mutex<BTreeMap<String, Log>>>,
-    ledger: &Arc<Ledger>,
-) -> Result<Vec<JoinHandle<()>>> {
+impl Core {
+    fn open(&self, name: &str, options: OpenOptions, is_demanded: bool) -> Result<Log> {
+        let (topic, partition) =
+            parse_log_dir_name(name).map_err(|e| Error::InvalidRequest(format!("log name {name:?}: {e}")))?;
+        if name == DECISIONS_LOG {
+            self.open_decisions()?;
+        }
+        let opening = match self.logs.begin(name, &*self.context.clock, is_demanded) {
+            Turn::Open(log) => return Ok(log),
+            Turn::Begin(opening) => opening,
+        };
+        let dir = self.dir.join(name);
+        let log = Shared::open(&self.context, &dir, topic, partition, options, &opening.gauge)?.into_log();
+        self.ledger.finish(name, &log)?;
+        let _first = log.shared.before_cut.set(Ledger::before_cut(&self.ledger, name));
+        opening.finish(log.clone());
+        Ok(log)
+    }
+
+    fn open_queued(&self, name: &str, options: OpenOptions) {
+        if let Err(error) = self.open(name, options, false) {
+            tracing::warn!(%error, name, "a log cannot be opened");
+        }
+    }
+
+    /// The log of decisions, with what an earlier life left in it.
+    fn open_decisions(&self) -> Result<()> {
+        let Turn::Begin(opening) = self.logs.begin(DECISIONS_LOG, &*self.context.clock, true) else { return Ok(()) };
+        let (topic, partition) = parse_log_dir_name(DECISIONS_LOG).expect("a log's name");
+        let (dir, options) = (self.dir.join(DECISIONS_LOG), Ledger::options());
+        let log = Shared::open(&self.context, &dir, topic, partition, options, &opening.gauge)?.into_log();
+        let there = self.directories()?;
+        self.ledger.adopt(log.clone(), |name| there.contains(name));
+        opening.finish(log);
+        Ok(())
+    }
+
+    /// Names of the directories in the data directory.
+    fn directories(&self) -> Result<BTreeSet<String>> {
+        let entries = self.context.device.list(&self.dir)?;
+        Ok(entries.into_iter().filter(|entry| entry.is_directory).map(|entry| entry.name).collect())
+    }
+
+    /// Whether every log of the directory was open here.
+    fn covers_directory(&self, logs: &BTreeMap<String, Log>) -> Result<bool> {
+        let directories = self.directories()?;
+        Ok(directories.iter().filter(|name| parse_log_dir_name(name).is_ok()).all(|name| logs.contains_key(name)))
+    }
+}
+
+fn spawn_threads(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
+    let context = &core.context;
     let Some(background) = &context.background else { return Ok(Vec::new()) };
-    let at = || background.clone();
-    let (preparer, driver) = (at(), at());
-    let (spares, clock) = (context.spares.clone(), context.clock.clone());
-    let (logs, ledger, ahead) = (logs.clone(), ledger.clone(), context.ahead.clone());
+    let (preparer, driver) = (background.clone(), background.clone());
+    let (spares, core) = (context.spares.clone(), core.clone());
     let mut threads = spawn_committers(context, background)?;
     for _ in 0..READERS {
         let ahead = context.ahead.clone();
@@ -345,17 +394,17 @@ fn spawn_threads(
             );
         })?,
         spawn("oncelog-driver", move || {
+            let clock = &core.context.clock;
             let mut checkpointed_ns = clock.monotonic_ns();
             let round = || {
-                let open: Vec<Log> = logs.lock().values().cloned().collect();
                 let now_ns = clock.monotonic_ns();
-                ahead.expire(now_ns);
+                core.context.ahead.expire(now_ns);
                 let checkpoint = now_ns.saturating_sub(checkpointed_ns) > CHECKPOINT_PAUSE_NS;
-                for log in &open {
+                for log in core.logs.open() {
                     let done = if checkpoint { log.sync().map(|_| ()) } else { log.shared.tend() };
                     tell(&log.shared, done);
                 }
-                if let Err(error) = ledger.drive()
+                if let Err(error) = core.ledger.drive()
                     && !matches!(error, Error::Closed | Error::Storage(_))
                 {
                     tracing::warn!(%error, "decisions cannot be trimmed, tried again later");

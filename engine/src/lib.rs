@@ -20,6 +20,7 @@ mod follow;
 mod index;
 mod log;
 mod observe;
+mod openings;
 mod segment;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -41,3 +42,4 @@ pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
 /// Kafka's formats: batches to build and to read, markers, and what stands in a log's files.
 pub use oncelog_formats as formats;
 pub use oncelog_snapshot::{Forgotten, Origin, ProducerEntry, Refusal};
+pub use openings::RecoveryProgress;

@@ -15,7 +15,7 @@ use super::checkpoint::Checkpoints;
 use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Recovery, drop_forgotten, forget_expired};
+use super::recover::{Bounds, Means, Recovery, drop_forgotten, forget_expired};
 use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
 use crate::ahead::Ahead;
@@ -27,6 +27,7 @@ use crate::error::{Damage, Error, Result};
 use crate::follow::Waiting;
 use crate::index::AbortedIndex;
 use crate::observe::Metrics;
+use crate::segment::pieces::Gauge;
 use crate::spares::Spares;
 use crate::tail::{Budget, Tail};
 
@@ -41,7 +42,10 @@ pub(crate) struct Context {
     pub buffers: Arc<BufferPool>,
     /// What the tails of all logs may hold.
     pub tails: Arc<Budget>,
+    /// What is read ahead of readers.
     pub ahead: Arc<Ahead>,
+    /// Threads that read ahead of the recovery of a log.
+    pub recovery_helpers: usize,
     /// The shutdown mark stood in the data directory.
     pub clean: bool,
 }
@@ -54,6 +58,7 @@ impl Shared {
         topic: &str,
         partition: i32,
         options: OpenOptions,
+        gauge: &Gauge,
     ) -> Result<Self> {
         let _span = tracing::info_span!("open", dir = %dir.display()).entered();
         let began_ns = context.clock.monotonic_ns();
@@ -78,14 +83,16 @@ impl Shared {
         let config = options.config.clone();
         let promised = recovery_point.min(stored.recovery_point.value().unwrap_or(0));
         let bounds = Bounds { recovery_point, promised, limit: i64::MAX, log_start };
-        let mut recovered = recover(device, &*context.clock, dir, &config, &report, bounds, None)?;
+        let (clock, buffers) = (&*context.clock, &*context.buffers);
+        let means = Means { device, clock, buffers, helpers: context.recovery_helpers, gauge };
+        let mut recovered = recover(means, dir, &config, &report, bounds, None)?;
         let mut log_end = recovered.log_end();
         if recovered.newest_used.is_some_and(|used| used > log_end) {
             // A snapshot of records that a crash took: begin again from one that the log bears out.
             report.cut = recovered.report.cut;
             report.repaired = recovered.report.repaired;
             let again = Bounds { limit: log_end, ..bounds };
-            recovered = recover(device, &*context.clock, dir, &config, &report, again, None)?;
+            recovered = recover(means, dir, &config, &report, again, None)?;
             log_end = recovered.log_end();
         }
         if recovered.segments.is_empty() && bounds.promised > log_start {
@@ -102,11 +109,14 @@ impl Shared {
             recovered.remember_in_file(log_end);
         }
         let memory_offset = recovered.memory_offset.unwrap_or(-1);
+        let settled_ns = context.clock.monotonic_ns();
         let waits = !recovered.begun.as_ref().is_some_and(|begun| begun.is_large);
         let shared = assemble(context, dir, topic, partition, options, recovered);
         shared.settle(log_start, high_watermark, log_end, memory_offset, waits)?;
         let mut shared = shared;
-        shared.report.duration_ms = (context.clock.monotonic_ns() - began_ns) as f64 / 1e6;
+        let now_ns = context.clock.monotonic_ns();
+        shared.report.steps.push(("settle", now_ns.saturating_sub(settled_ns) as f64 / 1e6));
+        shared.report.duration_ms = now_ns.saturating_sub(began_ns) as f64 / 1e6;
         Ok(shared)
     }
 
@@ -210,8 +220,7 @@ impl Shared {
 
 /// One pass of recovery over the directory.
 pub(super) fn recover<'a>(
-    device: &'a dyn Device,
-    clock: &'a dyn Clock,
+    means: Means<'a>,
     dir: &'a Path,
     config: &'a Config,
     report: &OpenReport,
@@ -221,9 +230,9 @@ pub(super) fn recover<'a>(
     let _span = tracing::info_span!("recover", dir = %dir.display(), clean = report.clean).entered();
     let mut report = report.clone();
     loop {
-        let layout = tidy(device, dir)?;
-        let (epochs, epochs_lost) = load_epochs(device, dir, &mut report)?;
-        let mut recovery = Recovery::new(device, clock, dir, config, bounds, report.clone(), layout);
+        let layout = tidy(means.device, dir)?;
+        let (epochs, epochs_lost) = load_epochs(means.device, dir, &mut report)?;
+        let mut recovery = Recovery::new(means, dir, config, bounds, report.clone(), layout);
         (recovery.epochs, recovery.epochs_lost, recovery.epochs_dirty) = (epochs, epochs_lost, epochs_lost);
         recovery.before = before;
         match (recovery.run(), &recovery.begun) {

@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Reach, Recovery, drop_forgotten};
+use super::recover::{Bounds, Means, Reach, Recovery, drop_forgotten};
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
 use crate::checkpoints::Offsets;
 use crate::error::{Damage, Error, Result};
 use crate::index::AbortedIndex;
+use crate::segment::pieces::Gauge;
 use crate::segment::walk::Walker;
 
 impl Shared {
@@ -59,7 +60,9 @@ impl Shared {
         let clean = OpenReport { clean: true, ..OpenReport::default() };
         let producers = std::mem::take(&mut state.producers);
         let before = Some(&producers);
-        let recovered = recover(&*self.device, &*self.clock, &self.dir, &config, &clean, bounds, before);
+        let (device, clock, buffers, gauge) = (&*self.device, &*self.clock, &*self.buffers, &Gauge::default());
+        let means = Means { device, clock, buffers, helpers: 0, gauge };
+        let recovered = recover(means, &self.dir, &config, &clean, bounds, before);
         let mut recovered = recovered.map_err(|error| give_up(&mut state, error))?;
         if let Some(damage) = damage_before(&recovered, size) {
             // All that was left had been synced: the next opening is to miss it too.

@@ -1,5 +1,6 @@
 //! One segment file: walking its batches, knowing nothing of the log around it.
 
+pub(crate) mod pieces;
 pub(crate) mod scan;
 pub(crate) mod take;
 pub(crate) mod walk;

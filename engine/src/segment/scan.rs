@@ -10,12 +10,8 @@ use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile};
 use oncelog_formats::batch::{FRAME_BYTES, HEADER_BYTES, MAGIC};
 use oncelog_formats::{BatchHeader, BatchView};
 
+use super::pieces::{FIRST_BYTES, PIECE_BYTES, Piece, Pieces, Stretch};
 use crate::error::Result;
-
-/// How many bytes the first read of a scan asks for, and how many the following ones come to: a scan may have a few bytes
-/// to look at or a log, which is read past the page cache in pieces that keep the disk busy.
-const FIRST_BYTES: usize = 128 << 10;
-const CHUNK_BYTES: usize = 4 << 20;
 
 /// How far behind the last good batch anything but zeroes is looked for. What a crash leaves half written is shorter; a
 /// prepared file is much longer, and reading its zeroes would take as long as reading a log.
@@ -52,9 +48,32 @@ pub(crate) fn scan(
     position: u64,
     end: u64,
     expected_offset: i64,
+    visit: impl FnMut(u64, BatchView<'_>) -> Result<ControlFlow<()>>,
+) -> Result<ScanEnd> {
+    scan_window(Window::new(file, end, None), position, expected_offset, visit)
+}
+
+/// The same over one of the stretches that are read ahead, from its start.
+pub(crate) fn scan_ahead(
+    ahead: &Pieces<'_>,
+    stretch: usize,
+    expected_offset: i64,
+    visit: impl FnMut(u64, BatchView<'_>) -> Result<ControlFlow<()>>,
+) -> Result<ScanEnd> {
+    let Stretch { file, range } = ahead.stretch(stretch);
+    let window = Window::new(&**file, range.end, Some((ahead, stretch)));
+    let end = scan_window(window, range.start, expected_offset, visit)?;
+    ahead.note(stretch, range.end);
+    Ok(end)
+}
+
+fn scan_window(
+    mut window: Window<'_>,
+    position: u64,
+    expected_offset: i64,
     mut visit: impl FnMut(u64, BatchView<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<ScanEnd> {
-    let mut window = Window::new(file, end);
+    let end = window.end;
     let mut at = ScanEnd { position, next_offset: expected_offset, stop: Stop::End, zeroes_to: position };
     while at.position < end {
         let left = end - at.position;
@@ -65,8 +84,8 @@ pub(crate) fn scan(
                 break;
             }
         };
-        let bytes = window.at(at.position, batch_bytes)?;
-        match check(bytes, at.next_offset) {
+        let (bytes, is_checked) = window.batch_at(at.position, batch_bytes)?;
+        match check(bytes, is_checked, at.next_offset) {
             Ok(view) => {
                 let next = view.header().next_offset();
                 let goes_on = visit(at.position, view)?;
@@ -86,7 +105,7 @@ pub(crate) fn scan(
 }
 
 /// Size of the batch that starts here, or why none does.
-fn frame(head: &[u8], left: u64) -> std::result::Result<usize, String> {
+pub(super) fn frame(head: &[u8], left: u64) -> std::result::Result<usize, String> {
     if head.len() < FRAME_BYTES {
         return Err(format!("{} bytes are no batch", head.len()));
     }
@@ -104,9 +123,9 @@ fn frame(head: &[u8], left: u64) -> std::result::Result<usize, String> {
     Ok(total as usize)
 }
 
-fn check(bytes: &[u8], expected_offset: i64) -> std::result::Result<BatchView<'_>, String> {
+fn check(bytes: &[u8], is_checked: bool, expected_offset: i64) -> std::result::Result<BatchView<'_>, String> {
     let view = BatchView::new(bytes).map_err(|e| e.to_string())?;
-    if !planted(Bug::RecoveryChecksumSkipped) {
+    if !is_checked && !planted(Bug::RecoveryChecksumSkipped) {
         view.verify_crc().map_err(|e| e.to_string())?;
     }
     let header: BatchHeader = *view.header();
@@ -123,39 +142,107 @@ fn check(bytes: &[u8], expected_offset: i64) -> std::result::Result<BatchView<'_
 struct Window<'a> {
     file: &'a dyn DeviceFile,
     end: u64,
-    start: u64,
-    buffer: AlignedBuffer,
-    filled: usize,
+    /// Who reads ahead, and the stretch that this is.
+    ahead: Option<(&'a Pieces<'a>, usize)>,
+    held: Piece,
     chunk: usize,
+    /// What lies in more than one piece, and where it begins.
+    joined: Vec<u8>,
+    joined_start: u64,
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a dyn DeviceFile, end: u64) -> Self {
-        Self { file, end, start: 0, buffer: AlignedBuffer::new(0), filled: 0, chunk: FIRST_BYTES }
+    fn new(file: &'a dyn DeviceFile, end: u64, ahead: Option<(&'a Pieces<'a>, usize)>) -> Self {
+        let (held, joined) = (Piece::default(), Vec::new());
+        Self { file, end, ahead, held, chunk: FIRST_BYTES, joined, joined_start: 0 }
+    }
+
+    /// A batch that should stand there, and whether its checksum is known to be right.
+    fn batch_at(&mut self, position: u64, length: usize) -> Result<(&[u8], bool)> {
+        let end = position + length as u64;
+        self.hold(position, end)?;
+        let is_checked = self.held.checked.start <= position && end <= self.held.checked.end;
+        Ok((self.view(position, end), is_checked))
     }
 
     /// Bytes `position..position + length`, which must lie before the end; fewer where the file ends before.
     fn at(&mut self, position: u64, length: usize) -> Result<&[u8]> {
-        let held = self.start..self.start + self.filled as u64;
-        if !(held.contains(&position) && position + length as u64 <= held.end) {
-            self.read(position, length)?;
-        }
-        let from = (position - self.start) as usize;
-        Ok(&self.buffer.as_slice()[from.min(self.filled)..(from + length).min(self.filled)])
+        let end = position + length as u64;
+        self.hold(position, end)?;
+        Ok(self.view(position, end))
     }
 
-    fn read(&mut self, position: u64, length: usize) -> Result<()> {
-        let skip = (position % BLOCK_BYTES as u64) as usize;
-        let left = (self.end - position) as usize + skip;
-        let want = (skip + length).max(self.chunk).min(left).next_multiple_of(BLOCK_BYTES);
-        if want > self.buffer.capacity_bytes() {
-            self.buffer = AlignedBuffer::new(want);
+    fn is_held(&self, position: u64, end: u64) -> bool {
+        self.held.start <= position && end <= self.held.end()
+    }
+
+    fn view(&self, position: u64, end: u64) -> &[u8] {
+        match self.held.start <= position {
+            true => {
+                let held_end = self.held.end();
+                self.held.bytes(position.min(held_end), end.min(held_end))
+            }
+            false => {
+                let from = (position - self.joined_start) as usize;
+                let to = (end - self.joined_start) as usize;
+                &self.joined[from.min(self.joined.len())..to.min(self.joined.len())]
+            }
         }
-        self.chunk = (self.chunk * 2).min(CHUNK_BYTES);
-        // Should this fail, nothing is held.
-        (self.start, self.filled) = (position - skip as u64, 0);
-        self.filled = self.file.read_blocks(self.start, &mut self.buffer.as_mut_slice()[..want])?.min(left);
+    }
+
+    fn hold(&mut self, position: u64, end: u64) -> Result<()> {
+        while !self.is_held(position, end) {
+            let Some((ahead, stretch)) = self.ahead else { return self.read(position, end) };
+            let joined_end = self.joined_start + self.joined.len() as u64;
+            if !(self.joined_start..joined_end).contains(&position) {
+                self.joined.clear();
+                self.joined_start = position;
+            }
+            let joined_end = self.joined_start + self.joined.len() as u64;
+            if end <= joined_end {
+                return Ok(());
+            }
+            if (self.held.start..self.held.end()).contains(&joined_end) {
+                // No more than is asked for: what follows may be looked at where it lies.
+                let to = end.min(self.held.end());
+                self.joined.extend_from_slice(self.held.bytes(joined_end, to));
+                continue;
+            }
+            match ahead.take(stretch)? {
+                Some(piece) => {
+                    ahead.note(stretch, piece.start);
+                    ahead.release(std::mem::replace(&mut self.held, piece));
+                }
+                None => return self.read(position, end),
+            }
+        }
         Ok(())
+    }
+
+    fn read(&mut self, position: u64, end: u64) -> Result<()> {
+        let start = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let left = (self.end - start) as usize;
+        let want = ((end - start) as usize).max(self.chunk).min(left);
+        let length = want.next_multiple_of(BLOCK_BYTES);
+        self.chunk = (self.chunk * 2).min(PIECE_BYTES);
+        // Should this fail, nothing is held.
+        let mut own = std::mem::take(&mut self.held);
+        if own.is_lent {
+            self.release(std::mem::take(&mut own));
+        }
+        let mut buffer = own.buffer;
+        if length > buffer.capacity_bytes() {
+            buffer = AlignedBuffer::new(length);
+        }
+        let filled = self.file.read_blocks(start, &mut buffer.as_mut_slice()[..length])?.min(want);
+        self.held = Piece { start, buffer, filled, ..Piece::default() };
+        Ok(())
+    }
+
+    fn release(&self, piece: Piece) {
+        if let Some((ahead, _)) = self.ahead {
+            ahead.release(piece);
+        }
     }
 
     fn classify(&mut self, position: u64, reason: String) -> Result<(Stop, u64)> {
@@ -173,5 +260,12 @@ impl<'a> Window<'a> {
             at += bytes.len() as u64;
         }
         Ok((Stop::Zeroes, at))
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.release(held);
     }
 }

@@ -12,9 +12,10 @@ use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::ProducerTable;
 
 use super::{Opened, Recovery, View};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::segment::incoming;
-use crate::segment::scan::scan;
+use crate::segment::pieces::{Pieces, Stretch};
+use crate::segment::scan::scan_ahead;
 
 impl Recovery<'_> {
     /// The aborted transactions of each segment that has to be asked.
@@ -34,23 +35,20 @@ impl Recovery<'_> {
             from = offset;
             view = View::from_table(offset, loaded.table);
         }
-        let read = opened.iter().filter(|o| o.next_base.is_none_or(|next| next > from) && o.base <= last);
-        for segment in read {
-            let mut list = Vec::new();
-            scan(&*segment.file, 0, segment.length, segment.base, |_, batch| {
-                if batch.header().last_offset() >= from
-                    && let Some(batch) = incoming(&batch)?
-                    && let Ok(Some(aborted)) = view.apply(&batch, 0)
-                    && aborted.last_offset >= self.bounds.log_start
-                {
-                    list.push(aborted);
+        let reads = |o: &&Opened| o.next_base.is_none_or(|next| next > from) && o.base <= last;
+        let read: Vec<&Opened> = opened.iter().filter(reads).collect();
+        let whole = |o: &&Opened| Stretch { file: o.file.clone(), range: 0..o.length };
+        let stretches: Vec<Stretch> = read.iter().map(whole).collect();
+        self.means.read_ahead(&stretches, |ahead| {
+            for (stretch, segment) in read.iter().enumerate() {
+                let mut list = aborted_in(&mut view, from, ahead, stretch, segment.base)?;
+                list.retain(|aborted| aborted.last_offset >= self.bounds.log_start);
+                if segment.aborted.is_none() {
+                    found.insert(segment.base, list);
                 }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if segment.aborted.is_none() {
-                found.insert(segment.base, list);
             }
-        }
+            Ok::<_, Error>(())
+        })?;
         Ok(found)
     }
 
@@ -59,4 +57,19 @@ impl Recovery<'_> {
             |table: &ProducerTable| table.iter().any(|(_, p)| p.coordinator_epoch >= 0 || p.txn_first_offset.is_some());
         self.view.reach.transactional_from.is_some() || transactions(&self.kept)
     }
+}
+
+/// The transactions that a segment aborts. Batches below `from` are in the view already.
+fn aborted_in(view: &mut View, from: i64, ahead: &Pieces<'_>, stretch: usize, base: i64) -> Result<Vec<AbortedTxn>> {
+    let mut list = Vec::new();
+    scan_ahead(ahead, stretch, base, |_, batch| {
+        if batch.header().last_offset() >= from
+            && let Some(batch) = incoming(&batch)?
+            && let Ok(Some(aborted)) = view.apply(&batch, 0)
+        {
+            list.push(aborted);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(list)
 }

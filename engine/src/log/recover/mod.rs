@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oncelog_device::planted::{Bug, planted};
-use oncelog_device::{Clock, Device, DeviceFile};
+use oncelog_device::{BufferPool, Clock, Device, DeviceFile};
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::ProducerTable;
@@ -36,12 +36,31 @@ use crate::config::Config;
 use crate::epochs::EpochCache;
 use crate::error::Result;
 use crate::index::{AbortedIndex, SegmentIndex};
-use crate::segment::scan::scan;
+use crate::segment::pieces::{Gauge, Pieces, Stretch, read_ahead};
+use crate::segment::scan::scan_ahead;
 use begin::Resume;
 pub(in crate::log) use begin::{Begun, PutOff, supply};
 pub(super) use kept::{drop_forgotten, forget_expired};
 pub(in crate::log) use replay::Reach;
 use replay::View;
+
+/// What a recovery works with.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'a> {
+    pub device: &'a dyn Device,
+    pub clock: &'a dyn Clock,
+    pub buffers: &'a BufferPool,
+    /// Threads that read ahead, besides the caller's.
+    pub helpers: usize,
+    pub gauge: &'a Gauge,
+}
+
+impl Means<'_> {
+    /// Lets `body` scan the stretches, in order, while they are read ahead.
+    fn read_ahead<T>(&self, stretches: &[Stretch], body: impl FnOnce(&Pieces<'_>) -> T) -> T {
+        read_ahead(stretches, self.helpers, self.buffers, self.gauge, body)
+    }
+}
 
 /// Everything that recovery works on and leaves behind.
 pub(super) struct Recovery<'a> {
@@ -49,6 +68,7 @@ pub(super) struct Recovery<'a> {
     pub clock: &'a dyn Clock,
     pub dir: &'a Path,
     pub config: &'a Config,
+    means: Means<'a>,
     pub clean: bool,
     pub bounds: Bounds,
     pub layout: Layout,
@@ -132,8 +152,7 @@ struct Opened {
 
 impl<'a> Recovery<'a> {
     pub fn new(
-        device: &'a dyn Device,
-        clock: &'a dyn Clock,
+        means: Means<'a>,
         dir: &'a Path,
         config: &'a Config,
         bounds: Bounds,
@@ -141,8 +160,9 @@ impl<'a> Recovery<'a> {
         layout: Layout,
     ) -> Self {
         Self {
-            device,
-            clock,
+            device: means.device,
+            clock: means.clock,
+            means,
             dir,
             config,
             clean: report.clean,
@@ -174,16 +194,40 @@ impl<'a> Recovery<'a> {
     pub fn run(&mut self) -> Result<i64> {
         let began_ns = self.clock.monotonic_ns();
         let opened = self.open_segments()?;
-        let mut resume = self.begin_at_checkpoint(&opened)?;
+        let resume = self.begin_at_checkpoint(&opened)?;
         let mut found = BTreeMap::new();
         if resume.is_none() {
             self.choose_starts(&opened)?;
             found = self.find_aborted(&opened)?;
         }
         let began_ns = self.step_done("load", began_ns);
+        let stretches: Vec<Stretch> = opened.iter().map(|o| self.stretch(o, resume.as_ref())).collect();
+        let means = self.means;
+        let end = means.read_ahead(&stretches, |ahead| self.pass(opened, found, resume, ahead))?;
+        self.aborted.truncate_to(end);
+        self.meet_ahead(end);
+        if !self.clean {
+            // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
+            self.view.txns.forget_decided_below(i64::MAX);
+            if end <= self.bounds.log_start {
+                self.keep_view(end);
+            }
+        }
+        self.step_done("scan", began_ns);
+        Ok(end)
+    }
+
+    /// Goes through the segments in order; answers the log end.
+    fn pass(
+        &mut self,
+        opened: Vec<Opened>,
+        mut found: BTreeMap<i64, Vec<AbortedTxn>>,
+        mut resume: Option<Resume>,
+        ahead: &Pieces<'_>,
+    ) -> Result<i64> {
         let last_two: Vec<i64> = opened.iter().rev().take(2).map(|o| o.base).collect();
         let mut last_end = None;
-        for mut opened in opened {
+        for (stretch, mut opened) in opened.into_iter().enumerate() {
             let base = opened.base;
             if last_end.is_some_and(|end| end > base) {
                 // A segment that begins below what was read before it holds nothing new.
@@ -200,7 +244,7 @@ impl<'a> Recovery<'a> {
             if in_doubt || last_two.contains(&base) {
                 self.snapshot_at(base)?;
             }
-            let rebuild = Rebuild { index: in_doubt || opened.index.is_none() || self.epochs_lost, aborted: in_doubt };
+            let rebuild = self.rebuild(&opened);
             let found = found.remove(&base);
             let persisted = !rebuild.index && found.is_none();
             let aborted_stored = opened.aborted.as_ref().map_or(0, Vec::len);
@@ -209,7 +253,7 @@ impl<'a> Recovery<'a> {
                 self.aborted.push(txn);
             }
             let resume = resume.take_if(|resume| resume.base_offset == base && in_doubt);
-            let (mut segment, goes_on) = self.recover_segment(opened, rebuild, resume)?;
+            let (mut segment, goes_on) = self.recover_segment(opened, rebuild, resume, (ahead, stretch))?;
             (segment.persisted, segment.aborted_stored) = (persisted, aborted_stored);
             last_end = Some(segment.next_offset);
             self.segments.insert(base, segment);
@@ -217,18 +261,29 @@ impl<'a> Recovery<'a> {
                 break;
             }
         }
-        let end = last_end.unwrap_or(self.bounds.log_start);
-        self.aborted.truncate_to(end);
-        self.meet_ahead(end);
-        if !self.clean {
-            // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
-            self.view.txns.forget_decided_below(i64::MAX);
-            if end <= self.bounds.log_start {
-                self.keep_view(end);
+        Ok(last_end.unwrap_or(self.bounds.log_start))
+    }
+
+    fn rebuild(&self, opened: &Opened) -> Rebuild {
+        let in_doubt = opened.base >= self.starts.doubt;
+        Rebuild { index: in_doubt || opened.index.is_none() || self.epochs_lost, aborted: in_doubt }
+    }
+
+    /// What has to be read of a segment.
+    fn stretch(&self, opened: &Opened, resume: Option<&Resume>) -> Stretch {
+        let (base, rebuild) = (opened.base, self.rebuild(opened));
+        let from = self.starts.view.min(self.starts.kept);
+        let resume = resume.filter(|resume| resume.base_offset == base && base >= self.starts.doubt);
+        let start = match (resume, &opened.index) {
+            (Some(resume), _) => resume.position,
+            // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
+            (None, Some(index)) if from > base && !rebuild.index => {
+                let skip_to = if opened.next_base.is_some_and(|next| next <= from) { i64::MAX } else { from };
+                index.lookup_offset(skip_to)
             }
-        }
-        self.step_done("scan", began_ns);
-        Ok(end)
+            _ => 0,
+        };
+        Stretch { file: opened.file.clone(), range: start..opened.length }
     }
 
     /// Notes how long a step took; answers when the next one begins.
@@ -345,18 +400,10 @@ impl<'a> Recovery<'a> {
         mut opened: Opened,
         rebuild: Rebuild,
         resume: Option<Resume>,
+        (ahead, stretch): (&Pieces<'_>, usize),
     ) -> Result<(Segment, ControlFlow<()>)> {
         let base = opened.base;
         let index = if rebuild.index { None } else { opened.index.take() };
-        let from = self.starts.view.min(self.starts.kept);
-        // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
-        let start = match &index {
-            Some(index) if from > base => {
-                let skip_to = if opened.next_base.is_some_and(|next| next <= from) { i64::MAX } else { from };
-                index.lookup_offset(skip_to)
-            }
-            _ => 0,
-        };
         let now_ms = self.clock.now_ms();
         let mut segment = Segment {
             grown_ms: opened.modified_ms.min(now_ms),
@@ -366,21 +413,20 @@ impl<'a> Recovery<'a> {
         if let Some(index) = index {
             segment.index = index;
         }
-        let (mut start, mut expected) = (start, base);
+        let mut expected = base;
         if let Some(resume) = resume {
-            (start, expected) = (resume.position, resume.next_offset);
+            expected = resume.next_offset;
             segment.index = resume.index;
             // Stale, as while the log ran.
             segment.has_index_files = opened.index.is_some();
             resume.aborted.into_iter().for_each(|txn| self.aborted.push(txn));
         }
-        let file = opened.file.clone();
-        let end = scan(&*file, start, opened.length, expected, |position, view| {
+        let end = scan_ahead(ahead, stretch, expected, |position, view| {
             self.take_batch(&mut segment, position, &view, rebuild)?;
             Ok(ControlFlow::Continue(()))
         })?;
-        if start > 0 {
-            segment.first_batch_timestamp = files::first_timestamp(&*file, base, opened.length);
+        if ahead.begins_within(stretch) {
+            segment.first_batch_timestamp = files::first_timestamp(&*opened.file, base, opened.length);
         }
         if rebuild.index && opened.next_base.is_some() {
             let _ = segment.index.seal();
