@@ -18,9 +18,7 @@ use crate::crc32c::crc32c;
 use crate::num::sequence_sub;
 use crate::{FormatError, Result};
 
-pub use extension::{
-    BatchMeta, Beyond, Extension, MAX_BATCHES, PEEK_BYTES, ProducerExtra, SealedSegment, peek_log_end_offset,
-};
+pub use extension::{BatchMeta, Extension, MAX_BATCHES, PEEK_BYTES, ProducerExtra, SealedSegment, peek_log_end_offset};
 pub use writer::SnapshotWriter;
 
 /// The only version.
@@ -163,7 +161,7 @@ impl SnapshotFile {
         let mut writer = SnapshotWriter::new(self.entries.len());
         self.entries.iter().for_each(|entry| writer.push_entry(entry));
         for extra in self.extension.iter().flat_map(|extension| &extension.producers) {
-            writer.push_extra(extra.producer_id, extra.last_append_ms, extra.beyond, &extra.batches);
+            writer.push_extra(extra.producer_id, extra.last_append_ms, extra.forgotten, &extra.batches);
         }
         writer.finish(self.extension.as_ref())
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oncelog_formats::snapshot::{BatchMeta, Beyond, Extension, ProducerExtra, SealedSegment};
+use oncelog_formats::snapshot::{BatchMeta, Extension, ProducerExtra, SealedSegment};
 use oncelog_formats::{Batches, SnapshotFile};
 
 /// Most bytes taken of one file.
@@ -74,7 +74,7 @@ fn extended(bytes: &[u8]) -> Option<Vec<u8>> {
     let producers = file.entries.iter().map(|entry| ProducerExtra {
         producer_id: entry.producer_id,
         last_append_ms: 99,
-        beyond: Beyond::default(),
+        forgotten: false,
         batches: vec![batch; entry.last_batch().map_or(0, |_| 5)],
     });
     file.extension = Some(Extension {

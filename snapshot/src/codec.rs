@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use oncelog_formats::Result;
 use oncelog_formats::snapshot::{
-    Beyond, Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, SnapshotWriter, Trailing,
+    Extension, ProducerExtra, SealedSegment, SnapshotEntry, SnapshotFile, SnapshotWriter, Trailing,
 };
 
 use crate::open_txns::OpenTxns;
@@ -64,11 +64,8 @@ impl Encoder {
         for (producer_id, entry) in blocks.iter().flat_map(FrozenBlock::entries) {
             self.digest = self.digest.wrapping_add(entry_term(producer_id, &entry));
             self.writer.push_entry(&to_kafka(producer_id, &entry));
-            let beyond = Beyond {
-                producer: entry.forgotten == Forgotten::Producer,
-                coordinator_epoch: (entry.forgotten == Forgotten::Coordinator).then_some(entry.coordinator_epoch),
-            };
-            self.writer.push_extra(producer_id, entry.last_append_ms, beyond, entry.batches());
+            let forgotten = entry.forgotten == Forgotten::Producer;
+            self.writer.push_extra(producer_id, entry.last_append_ms, forgotten, entry.batches());
         }
     }
 
@@ -127,7 +124,7 @@ fn to_kafka(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
         last_offset: last.map_or(-1, |batch| batch.last_offset),
         offset_delta: i32::try_from(offset_delta).unwrap_or(i32::MAX),
         timestamp: entry.last_timestamp,
-        coordinator_epoch: entry.kafka_coordinator_epoch(),
+        coordinator_epoch: entry.coordinator_epoch,
         current_txn_first_offset: entry.txn_first_offset.unwrap_or(-1),
     }
 }
@@ -155,9 +152,7 @@ fn extended_table(entries: &[SnapshotEntry], extension: &Extension) -> Option<Pr
         for &batch in &extra.batches {
             entry.push_batch(batch);
         }
-        entry.coordinator_epoch = extra.beyond.coordinator_epoch.unwrap_or(kafka.coordinator_epoch);
-        entry.forgotten = match (extra.beyond.producer, kafka.last_batch()) {
-            _ if extra.beyond.coordinator_epoch.is_some() => Forgotten::Coordinator,
+        entry.forgotten = match (extra.forgotten, kafka.last_batch()) {
             (true, _) => Forgotten::Producer,
             (false, None) if !extra.batches.is_empty() => Forgotten::Batches,
             _ => Forgotten::Nothing,

@@ -95,7 +95,6 @@ fn encode_entry(entry: &ProducerEntry, out: &mut Vec<u8>) {
         Forgotten::Nothing => 0,
         Forgotten::Batches => 1,
         Forgotten::Producer => 2,
-        Forgotten::Coordinator => 3,
     });
     out.push(entry.batches().len() as u8);
     for batch in entry.batches() {
@@ -132,7 +131,6 @@ fn decode_entry(reader: &mut Reader<'_>) -> Option<ProducerEntry> {
         0 => Forgotten::Nothing,
         1 => Forgotten::Batches,
         2 => Forgotten::Producer,
-        3 => Forgotten::Coordinator,
         _ => return None,
     };
     let count = usize::from(reader.u8()?);

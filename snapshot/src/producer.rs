@@ -27,9 +27,7 @@ pub enum Forgotten {
     Nothing,
     /// All its batches; a marker or an open transaction of it is known.
     Batches,
-    /// The epoch of its coordinator.
-    Coordinator,
-    /// All of it.
+    /// All of it; who may coordinate its transactions nobody knows then.
     Producer,
 }
 
@@ -143,8 +141,10 @@ impl ProducerEntry {
     /// say nothing of what must come next.
     pub fn look(&self, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
         let mut standing = self.standing();
-        if self.forgotten == Forgotten::Batches {
-            (standing.last_sequence, standing.has_batches) = (-1, false);
+        match self.forgotten {
+            Forgotten::Nothing => {}
+            Forgotten::Batches => (standing.last_sequence, standing.has_batches) = (-1, false),
+            Forgotten::Producer => standing.coordinator_epoch = -1,
         }
         let repeated = self.find_batch(epoch, first_sequence, last_sequence).copied();
         Known { standing, repeated, forgotten: self.forgotten == Forgotten::Producer }
@@ -176,19 +176,12 @@ impl ProducerEntry {
         if let Some(batch) = update.batch {
             self.push_batch(batch);
         }
-        let knew_coordinator = !matches!(self.forgotten, Forgotten::Producer | Forgotten::Coordinator);
-        self.forgotten = match (self.forgotten, update.batch) {
-            (Forgotten::Nothing, _) => Forgotten::Nothing,
-            (_, Some(_)) if !knew_coordinator && self.coordinator_epoch >= 0 => Forgotten::Coordinator,
-            (_, Some(_)) | (Forgotten::Coordinator, None) => Forgotten::Nothing,
-            (_, None) if self.batch_count == 0 => Forgotten::Nothing,
-            (_, None) => Forgotten::Batches,
+        self.forgotten = match self.forgotten {
+            Forgotten::Batches | Forgotten::Producer if update.batch.is_none() && self.batch_count > 0 => {
+                Forgotten::Batches
+            }
+            _ => Forgotten::Nothing,
         };
-    }
-
-    /// The epoch of the coordinator as far as Kafka would know it.
-    pub fn kafka_coordinator_epoch(&self) -> i32 {
-        if self.forgotten == Forgotten::Coordinator { -1 } else { self.coordinator_epoch }
     }
 
     /// The remembered batches, oldest first; at most [`WINDOW`].

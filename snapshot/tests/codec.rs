@@ -115,17 +115,17 @@ fn kafkas_own_file() {
 fn what_kafka_has_forgotten_is_remembered_behind_its_entries() {
     let whole = one_producer().get(7).expect("it is there");
     let mut table = ProducerTable::new();
-    let forgotten = [Forgotten::Nothing, Forgotten::Batches, Forgotten::Coordinator, Forgotten::Producer];
+    let forgotten = [Forgotten::Nothing, Forgotten::Batches, Forgotten::Producer];
     for (id, forgotten) in (1..).zip(forgotten) {
-        table.put(id, with(whole, |entry| (entry.coordinator_epoch, entry.forgotten) = (3, forgotten)));
+        table.put(id, with(whole, |entry| entry.forgotten = forgotten));
     }
     let bytes = codec::encode(&mut table, &META);
     let entries = SnapshotFile::decode(&bytes).expect("Kafka can read it").entries;
     let shown = |id: i64| {
         let entry = entries.iter().find(|entry| entry.producer_id == id).expect("all are there");
-        (entry.last_sequence, entry.last_offset, entry.coordinator_epoch)
+        (entry.last_sequence, entry.last_offset)
     };
-    let known = (whole.last_sequence(), whole.last_offset(), 3);
-    assert_eq!((1..=4).map(shown).collect::<Vec<_>>(), [known, (-1, -1, 3), (known.0, known.1, -1), known]);
+    let known = (whole.last_sequence(), whole.last_offset());
+    assert_eq!((1..=3).map(shown).collect::<Vec<_>>(), [known, (-1, -1), known]);
     assert_eq!(codec::decode(&bytes).expect("it is whole").table, table);
 }

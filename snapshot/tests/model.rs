@@ -257,8 +257,8 @@ impl World {
         entry.last_timestamp = self.random() as i64;
         entry.last_append_ms = self.now_ms;
         entry.txn_first_offset = (self.below(3) == 0).then_some(self.below(1 << 50) as i64);
-        entry.forgotten = [Forgotten::Nothing, Forgotten::Batches, Forgotten::Producer, Forgotten::Coordinator]
-            [self.below(4) as usize];
+        entry.forgotten =
+            [Forgotten::Nothing, Forgotten::Nothing, Forgotten::Batches, Forgotten::Producer][self.below(4) as usize];
         for _ in 0..self.below(7) {
             let (first, span) = (self.below(1 << 50) as i64, self.below(1 << 22) as i64);
             entry.push_batch(batch_meta(self.random() as i32, first, first + span, self.random() as i64));

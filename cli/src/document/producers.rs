@@ -36,7 +36,7 @@ pub fn producer(id: i64, entry: &ProducerEntry) -> Value {
     json!({
         "producer_id": id,
         "epoch": entry.epoch,
-        "coordinator_epoch": entry.kafka_coordinator_epoch(),
+        "coordinator_epoch": entry.coordinator_epoch,
         "last_timestamp": entry.last_timestamp,
         "current_txn_first_offset": entry.txn_first_offset.unwrap_or(-1),
         "batches": batches,
@@ -107,7 +107,7 @@ fn remembered_line(id: i64, entry: &ProducerEntry) -> String {
     let mut line = format!(
         "{id},{},{},{},{}",
         entry.epoch,
-        entry.kafka_coordinator_epoch(),
+        entry.coordinator_epoch,
         entry.last_timestamp,
         entry.txn_first_offset.unwrap_or(-1)
     );

@@ -20,8 +20,6 @@ const CRC_AT: usize = 16;
 
 /// The bit of a producer that Kafka's rules have forgotten, beside the number of its batches.
 const FORGOTTEN: u8 = 1 << 7;
-/// The epoch of its coordinator follows.
-const COORDINATOR: u8 = 1 << 6;
 
 /// Most batches kept of one producer, Kafka's window for recognising a retry.
 pub const MAX_BATCHES: usize = 5;
@@ -41,15 +39,6 @@ pub struct BatchMeta {
     pub timestamp: i64,
 }
 
-/// What Kafka's own rules have forgotten of a producer that is still remembered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Beyond {
-    /// All of it.
-    pub producer: bool,
-    /// The epoch of the coordinator of its last marker, which the entry does not say then.
-    pub coordinator_epoch: Option<i32>,
-}
-
 /// What Kafka leaves out about one producer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerExtra {
@@ -57,8 +46,8 @@ pub struct ProducerExtra {
     pub producer_id: i64,
     /// The clock when it last wrote, in milliseconds; its expiry counts from there and not from record timestamps.
     pub last_append_ms: i64,
-    /// What Kafka's rules have forgotten of it.
-    pub beyond: Beyond,
+    /// Kafka's own rules have forgotten it.
+    pub forgotten: bool,
     /// Its last batches, oldest first; at most [`MAX_BATCHES`].
     pub batches: Vec<BatchMeta>,
 }
@@ -119,7 +108,7 @@ struct RawFixed {
 struct RawProducer {
     producer_id: big_endian::I64,
     last_append_ms: big_endian::I64,
-    /// And [`FORGOTTEN`], [`COORDINATOR`].
+    /// And [`FORGOTTEN`].
     batch_count: u8,
 }
 
@@ -244,7 +233,7 @@ fn present<T: Default + PartialEq>(flag: bool, value: T) -> Option<Option<T>> {
 pub(super) fn encode_producer(
     producer_id: i64,
     last_append_ms: i64,
-    beyond: Beyond,
+    forgotten: bool,
     batches: &[BatchMeta],
     out: &mut Vec<u8>,
 ) {
@@ -252,14 +241,9 @@ pub(super) fn encode_producer(
     let raw = RawProducer {
         producer_id: producer_id.into(),
         last_append_ms: last_append_ms.into(),
-        batch_count: batches.len() as u8
-            | if beyond.producer { FORGOTTEN } else { 0 }
-            | beyond.coordinator_epoch.map_or(0, |_| COORDINATOR),
+        batch_count: batches.len() as u8 | if forgotten { FORGOTTEN } else { 0 },
     };
     out.extend_from_slice(raw.as_bytes());
-    if let Some(epoch) = beyond.coordinator_epoch {
-        out.extend_from_slice(&epoch.to_be_bytes());
-    }
     for batch in batches {
         let raw = RawBatch {
             first_sequence: batch.first_sequence.into(),
@@ -275,15 +259,7 @@ pub(super) fn encode_producer(
 impl ProducerExtra {
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (raw, rest) = RawProducer::ref_from_prefix(bytes).ok()?;
-        let producer = raw.batch_count & FORGOTTEN != 0;
-        let (coordinator_epoch, rest) = match raw.batch_count & COORDINATOR {
-            0 => (None, rest),
-            _ => {
-                let (epoch, rest) = rest.split_first_chunk()?;
-                (Some(i32::from_be_bytes(*epoch)), rest)
-            }
-        };
-        let count = usize::from(raw.batch_count & !(FORGOTTEN | COORDINATOR));
+        let count = usize::from(raw.batch_count & !FORGOTTEN);
         let count = Some(count).filter(|count| *count <= MAX_BATCHES)?;
         let (batches, rest) = <[RawBatch]>::ref_from_prefix_with_elems(rest, count).ok()?;
         let batches = batches.iter().map(|batch| BatchMeta {
@@ -296,7 +272,7 @@ impl ProducerExtra {
         let producer = Self {
             producer_id: raw.producer_id.get(),
             last_append_ms: raw.last_append_ms.get(),
-            beyond: Beyond { producer, coordinator_epoch },
+            forgotten: raw.batch_count & FORGOTTEN != 0,
             batches: batches.collect(),
         };
         Some((producer, rest))

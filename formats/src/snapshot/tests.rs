@@ -152,10 +152,10 @@ fn extended() -> SnapshotFile {
             ProducerExtra {
                 producer_id: 1,
                 last_append_ms: 77,
-                beyond: Beyond::default(),
+                forgotten: false,
                 batches: (0..5).map(batch).collect(),
             },
-            ProducerExtra { producer_id: 11, last_append_ms: -1, beyond: Beyond::default(), batches: vec![] },
+            ProducerExtra { producer_id: 11, last_append_ms: -1, forgotten: false, batches: vec![] },
         ],
         log_end_offset: 12,
         durable_offset: 9,
@@ -301,8 +301,7 @@ prop_compose! {
     fn any_producer()(
         producer_id: i64,
         last_append_ms: i64,
-        producer: bool,
-        coordinator_epoch: Option<i32>,
+        forgotten: bool,
         batches in prop::collection::vec(any::<(i32, i32, i64, i64, i64)>(), 0..=MAX_BATCHES),
     ) -> ProducerExtra {
         let batches = batches.into_iter().map(|b| BatchMeta {
@@ -312,7 +311,7 @@ prop_compose! {
             last_offset: b.3,
             timestamp: b.4,
         });
-        ProducerExtra { producer_id, last_append_ms, beyond: Beyond { producer, coordinator_epoch }, batches: batches.collect() }
+        ProducerExtra { producer_id, last_append_ms, forgotten, batches: batches.collect() }
     }
 }
 

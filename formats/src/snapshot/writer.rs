@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use zerocopy::IntoBytes as _;
 
-use super::extension::{BatchMeta, Beyond, Extension, encode_producer};
+use super::extension::{BatchMeta, Extension, encode_producer};
 use super::{CRC_FROM, ENTRY_BYTES, HEADER_BYTES, RawEntry, RawHeader, SnapshotEntry, VERSION};
 use crate::crc32c::crc32c;
 
@@ -33,8 +33,8 @@ impl SnapshotWriter {
 
     /// What Kafka leaves out about a producer: our clock at its last append in ms, what Kafka's rules have forgotten of it, and
     /// its batches, oldest first.
-    pub fn push_extra(&mut self, producer_id: i64, last_append_ms: i64, beyond: Beyond, batches: &[BatchMeta]) {
-        encode_producer(producer_id, last_append_ms, beyond, batches, &mut self.extras);
+    pub fn push_extra(&mut self, producer_id: i64, last_append_ms: i64, forgotten: bool, batches: &[BatchMeta]) {
+        encode_producer(producer_id, last_append_ms, forgotten, batches, &mut self.extras);
         self.extra_count += 1;
     }
 

@@ -279,7 +279,11 @@ impl Oracle {
         let expired = self.has_expired(producer_id);
         let Some(known) = self.producers.known.get(&producer_id) else { return Ok(()) };
         let marker = self.facts.iter().rev().find(|fact| fact.producer_id == producer_id && fact.kind.is_marker());
-        let sure = |marker: &Fact| marker.last_offset >= start && now_ms - marker.appended_ms < self.expiration_ms;
+        let fresh = |f: &Fact| now_ms - f.timestamp.min(f.appended_ms) < self.expiration_ms;
+        let sure = |marker: &Fact| {
+            let mut since = self.from(marker.last_offset).iter().filter(|fact| fact.producer_id == producer_id);
+            marker.last_offset >= start && since.all(fresh)
+        };
         let (epoch, coordinator_epoch, txn_first_offset) = said;
         let coordinator_known = coordinator_epoch == known.coordinator_epoch
             || expired
@@ -303,7 +307,7 @@ impl Oracle {
             newest.is_none_or(|f| f.last_offset < start || now_ms - f.timestamp >= self.expiration_ms)
         };
         let may_be = match forgotten {
-            Forgotten::Nothing | Forgotten::Coordinator => true,
+            Forgotten::Nothing => true,
             Forgotten::Batches => forgets(|fact| !fact.kind.is_marker()),
             Forgotten::Producer => forgets(|_| true),
         };
@@ -311,8 +315,8 @@ impl Oracle {
             return Err(format!("producer {producer_id} counts as forgotten by Kafka ({forgotten:?}): {known:?}"));
         }
         let known = self.producers.known.get_mut(&producer_id).expect("looked at above");
-        (known.coordinator_epoch, known.txn_first_offset) = (coordinator_epoch, txn_first_offset);
-        known.forgotten = forgotten;
+        known.coordinator_epoch = if forgotten == Forgotten::Producer { -1 } else { coordinator_epoch };
+        (known.txn_first_offset, known.forgotten) = (txn_first_offset, forgotten);
         Ok(())
     }
 

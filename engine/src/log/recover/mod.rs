@@ -329,6 +329,9 @@ impl<'a> Recovery<'a> {
         let first_base = opened.first().map_or(log_start, |o| o.base);
         let start = if self.clean { log_start.max(first_base) } else { log_start };
         let mut view = start;
+        if self.clean && self.before.is_none() {
+            self.pass_over_strays(opened);
+        }
         let chosen = self.newest_snapshot(start, limit.min(doubt))?;
         let found = chosen.is_some();
         if let Some((offset, loaded)) = chosen {
@@ -353,6 +356,15 @@ impl<'a> Recovery<'a> {
         }
         self.newest_used = self.ahead.as_ref().map(|(offset, _)| *offset).max(self.newest_used);
         Ok(())
+    }
+
+    /// A clean load in Kafka begins at the base of a segment or at the newest snapshot of all, if that lies behind every base.
+    /// It need not lie within the log: then the load goes back to a base, over all others.
+    fn pass_over_strays(&mut self, opened: &[Opened]) {
+        let is_base = |offset: i64| opened.binary_search_by_key(&offset, |o| o.base).is_ok();
+        let last_base = opened.last().map_or(-1, |o| o.base);
+        let newest = self.layout.snapshots.last().copied().filter(|newest| *newest > last_base);
+        self.layout.snapshots.retain(|offset| is_base(*offset) || Some(*offset) == newest);
     }
 
     /// The segment that holds the log start is where a truncation may come back to, and what lies before it may be removed:
