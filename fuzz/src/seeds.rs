@@ -4,8 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use oncelog_formats::log_checkpoint::{LogCheckpoint, PageRef, SegmentPoint};
 use oncelog_formats::snapshot::{BatchMeta, Extension, ProducerExtra, SealedSegment};
-use oncelog_formats::{Batches, SnapshotFile};
+use oncelog_formats::{AbortedTxn, Batches, OffsetEntry, SnapshotFile, TimeEntry};
+use oncelog_snapshot::pages::PageWriter;
+use oncelog_snapshot::{ProducerEntry, ProducerTable};
 
 /// Most bytes taken of one file.
 const MAX_FILE_BYTES: usize = 16 << 10;
@@ -48,6 +51,8 @@ pub fn builtin(target: &str) -> Vec<Vec<u8>> {
             all.extend(all.clone().iter().filter_map(|bytes| extended(bytes)));
             all
         }
+        "log_checkpoint" => checkpoints(),
+        "producer_page" => producer_pages(),
         "epoch_checkpoint" => texts(&["0\n2\n0 0\n3 1024\n", "0\n0\n", "0\n1\n-1  7 "]),
         "checkpoint" => texts(&["0\n2\nfoo 0 10\nbar-baz 12 99\n", "0\n0\n"]),
         "partition_metadata" => texts(&["version: 0\ntopic_id: qbGDWdJkQvm6oDmf8vJJWg"]),
@@ -65,6 +70,63 @@ pub fn builtin(target: &str) -> Vec<Vec<u8>> {
 
 fn hex_all(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| hex::decode(text).expect("the constant is hexadecimal")).collect()
+}
+
+/// One with nothing in its lists, and one with an entry in each.
+fn checkpoints() -> Vec<Vec<u8>> {
+    let full = LogCheckpoint {
+        log_end_offset: 9000,
+        parent: Some(7000),
+        producer_count: 3,
+        digest: 0x0123_4567_89ab_cdef,
+        transactional_from: Some(12),
+        leader_epoch: Some(4),
+        segment: SegmentPoint {
+            base_offset: 5000,
+            size_bytes: 66_000,
+            last_batch: Some((65_000, 77)),
+            largest: Some(TimeEntry { timestamp: 1_700_000_000_000, offset: 8999 }),
+            bytes_since_entry: 100,
+            offset_entries_before: 2,
+            ..SegmentPoint::default()
+        },
+        open_txns: vec![(7, 8000)],
+        offset_entries: vec![OffsetEntry { offset: 8500, position: 64_000 }],
+        time_entries: vec![TimeEntry { timestamp: 1_700_000_000_000, offset: 8500 }],
+        aborted: vec![AbortedTxn { producer_id: 7, first_offset: 1, last_offset: 2, last_stable_offset: 3 }],
+        pages: vec![PageRef { first_hash: 1, position: 0, length: 90, crc: 5 }],
+        ..LogCheckpoint::default()
+    };
+    vec![LogCheckpoint::default().encode(), full.encode()]
+}
+
+/// Pages of producers side by side, of a lone one, and of one whose values are out of the ordinary.
+fn producer_pages() -> Vec<Vec<u8>> {
+    let page = |ids: &[i64], last_timestamp: i64| {
+        let mut table = ProducerTable::new();
+        for id in ids {
+            let mut entry = ProducerEntry::default();
+            (entry.last_timestamp, entry.last_append_ms) = (last_timestamp, 99);
+            entry.set_epoch(3);
+            for sequence in 0..(id % 7) as i32 {
+                let (first_offset, last_offset) = (i64::from(sequence) * 10, i64::from(sequence) * 10);
+                let batch = BatchMeta {
+                    first_sequence: sequence,
+                    last_sequence: sequence,
+                    first_offset,
+                    last_offset,
+                    timestamp: 77,
+                };
+                entry.push_batch(batch);
+            }
+            table.put(*id, entry);
+        }
+        let mut view = table.freeze();
+        let mut writer = PageWriter::new();
+        writer.push(&table.read_frozen(&mut view, usize::MAX));
+        writer.finish().1
+    };
+    vec![page(&[1, 2, 3, 5, 60], 77), page(&[1 << 40], 77), page(&[4], i64::MIN)]
 }
 
 /// The same snapshot with an extension behind the entries.
@@ -134,6 +196,7 @@ fn target_of(name: &str) -> Option<&'static str> {
             "timeindex" => Some("time_index"),
             "txnindex" => Some("txn_index"),
             "snapshot" => Some("snapshot"),
+            "checkpoint-oncelog" => Some("log_checkpoint"),
             _ => None,
         },
     }

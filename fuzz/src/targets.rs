@@ -3,6 +3,7 @@
 //! A check answers whether the input decoded, or what promise broke. A panic breaks one too; the runner sees to that.
 
 mod batch;
+mod checkpoint;
 mod files;
 
 /// Whether the input decoded, or what is wrong with the decoder.
@@ -34,7 +35,7 @@ impl Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 13] = [
+pub const ALL: [Target; 15] = [
     Target { name: "batch", check: batch::batches, repair: batch::repair, decompressed_bytes: batch::LIMIT_BYTES },
     Target::plain("control", batch::control),
     Target { decompressed_bytes: batch::LIMIT_BYTES, ..Target::plain("codecs", batch::codecs) },
@@ -43,6 +44,8 @@ pub const ALL: [Target; 13] = [
     Target::plain("time_index", files::time_index),
     Target::plain("txn_index", files::txn_index),
     Target { repair: files::repair_snapshot, ..Target::plain("snapshot", files::snapshot) },
+    Target { repair: checkpoint::repair, ..Target::plain("log_checkpoint", checkpoint::log_checkpoint) },
+    Target::plain("producer_page", checkpoint::producer_page),
     Target::plain("epoch_checkpoint", files::epoch_checkpoint),
     Target::plain("checkpoint", files::checkpoint),
     Target::plain("partition_metadata", files::partition_metadata),

@@ -24,6 +24,19 @@ fn small_files_are_replaced_whole_and_read_under_a_limit() {
 }
 
 #[test]
+fn large_content_is_written_whole_to_its_last_byte() {
+    for device in devices() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("snapshot");
+        for length in [(4 << 20) - 1, 4 << 20, (9 << 20) + 4096 + 123] {
+            let content: Vec<u8> = (0..length).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            device.write_small(&path, &content).expect("written");
+            assert!(device.read_small(&path, 1 << 30).expect("read").is_some_and(|read| read == content));
+        }
+    }
+}
+
+#[test]
 fn a_failed_replacement_keeps_the_old_content() {
     for device in devices() {
         let directory = tempfile::tempdir().expect("a directory");
