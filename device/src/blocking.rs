@@ -132,6 +132,10 @@ impl DeviceFile for HostFile {
         self.prepare(from, to)
     }
 
+    fn prepare_gently(&self, from: u64, to: u64) -> Result<()> {
+        self.prepare_gently(from, to)
+    }
+
     fn is_linked_elsewhere(&self) -> Result<bool> {
         self.is_linked_elsewhere()
     }

@@ -189,6 +189,11 @@ pub trait DeviceFile: Send + std::marker::Sync {
     /// Out of space is [`DeviceError::is_full`], leaves the file at its old length, and is no failure of the device.
     fn prepare(&self, from: u64, to: u64) -> Result<()>;
 
+    /// As [`DeviceFile::prepare`], slower where that lets writes of others through sooner.
+    fn prepare_gently(&self, from: u64, to: u64) -> Result<()> {
+        self.prepare(from, to)
+    }
+
     /// Whether another name leads to the same file: then its bytes are not ours alone to change.
     fn is_linked_elsewhere(&self) -> Result<bool>;
 

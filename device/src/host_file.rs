@@ -23,6 +23,11 @@ use std::sync::{Arc, LazyLock, OnceLock};
 /// Zeroes are written from here, by everyone.
 static ZEROES: LazyLock<AlignedBuffer> = LazyLock::new(|| AlignedBuffer::new(1 << 20));
 
+/// So many at a time where others are not to feel it: a write that comes meanwhile waits behind one such piece, and its
+/// sync takes along what was written of the zeroes. Of appends of 64 KiB over rolls, with the zeroes in pieces of 1 MiB, one
+/// in a thousand took 1.65 ms; with these 0.63. Alone the small ones take half as long again.
+const GENTLE_BYTES: usize = 256 << 10;
+
 /// The first reason for which direct I/O was not used, told by [`crate::Device::describe`].
 #[derive(Debug, Default)]
 pub(crate) struct Remarks {
@@ -189,6 +194,14 @@ impl HostFile {
     }
 
     pub(crate) fn prepare(&self, from: u64, to: u64) -> Result<()> {
+        self.prepare_by(from, to, ZEROES.capacity_bytes())
+    }
+
+    pub(crate) fn prepare_gently(&self, from: u64, to: u64) -> Result<()> {
+        self.prepare_by(from, to, GENTLE_BYTES)
+    }
+
+    fn prepare_by(&self, from: u64, to: u64, piece_bytes: usize) -> Result<()> {
         self.check_writable("prepare")?;
         self.check_aligned("prepare", from, to)?;
         if from > to {
@@ -196,7 +209,7 @@ impl HostFile {
         }
         let old = self.length()?;
         // Whatever the device's refusal was: writing shows what it is worth.
-        let zeroed = self.zero_by_device(from, to).or_else(|_refusal| self.write_zeroes(from, to));
+        let zeroed = self.zero_by_device(from, to).or_else(|_refusal| self.write_zeroes(from, to, piece_bytes));
         let zeroed = zeroed.and_then(|()| self.sync("prepare"));
         if let Err(error) = &zeroed
             && error.is_full()
@@ -217,8 +230,8 @@ impl HostFile {
         }
     }
 
-    fn write_zeroes(&self, from: u64, to: u64) -> Result<()> {
-        let zeroes = ZEROES.as_slice();
+    fn write_zeroes(&self, from: u64, to: u64, piece_bytes: usize) -> Result<()> {
+        let zeroes = &ZEROES.as_slice()[..piece_bytes];
         let mut position = from;
         while position < to {
             let piece = usize::try_from(to - position).map_or(zeroes.len(), |left| left.min(zeroes.len()));

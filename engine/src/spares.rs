@@ -19,6 +19,9 @@ use crate::error::Result;
 /// being made.
 pub(crate) const PIECE_BYTES: u64 = 8 << 20;
 
+/// Made ready in a hurry after an append had to wait. In between the device is the appends'.
+const HURRY_BYTES: u64 = 64 << 20;
+
 /// A file whose first `prepared` bytes are written zeroes.
 pub(crate) struct Spare {
     pub file: Arc<dyn DeviceFile>,
@@ -33,6 +36,8 @@ pub(crate) struct Spares {
     /// Most that the stock may take on the disk, bytes.
     limit_bytes: u64,
     made: AtomicU64,
+    /// So many bytes more are made ready in a hurry.
+    hurry_bytes: AtomicU64,
     stock: Mutex<Stock>,
     /// The stock has grown, or it will not.
     pub(crate) moved: Condvar,
@@ -65,6 +70,7 @@ impl Spares {
             dir: dir.to_path_buf(),
             limit_bytes,
             made: AtomicU64::new(0),
+            hurry_bytes: AtomicU64::new(0),
             stock: Mutex::default(),
             moved: Condvar::new(),
         })
@@ -108,9 +114,17 @@ impl Spares {
         Ok(())
     }
 
-    /// As [`DeviceFile::prepare`]; where the disk is full the stock goes first.
+    /// Somebody waits for space: what is made ready next is made in a hurry.
+    pub fn hurry(&self) {
+        self.hurry_bytes.store(HURRY_BYTES, Ordering::Relaxed);
+    }
+
+    /// As [`DeviceFile::prepare`], gently unless there is a hurry; where the disk is full the stock goes first.
     pub fn prepare(&self, file: &dyn DeviceFile, from: u64, to: u64) -> Result<()> {
-        match file.prepare(from, to) {
+        let left = self.hurry_bytes.load(Ordering::Relaxed);
+        self.hurry_bytes.store(left.saturating_sub(to - from), Ordering::Relaxed);
+        let made = if left > 0 { file.prepare(from, to) } else { file.prepare_gently(from, to) };
+        match made {
             Err(failure) if failure.is_full() && self.clear()? => Ok(file.prepare(from, to)?),
             prepared => Ok(prepared?),
         }
@@ -168,6 +182,7 @@ impl Spares {
             if !stock.is_short() {
                 return Ok(());
             }
+            self.hurry();
             self.moved.wait(&mut stock);
         }
     }

@@ -264,6 +264,10 @@ impl DeviceFile for UringFile {
         self.host.prepare(from, to)
     }
 
+    fn prepare_gently(&self, from: u64, to: u64) -> Result<()> {
+        self.host.prepare_gently(from, to)
+    }
+
     fn is_linked_elsewhere(&self) -> Result<bool> {
         self.host.is_linked_elsewhere()
     }

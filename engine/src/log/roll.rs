@@ -92,7 +92,8 @@ impl State {
         let near = window.saturating_sub(whole.saturating_sub(used));
         let wanted = (near + near / 4).max(LEAST_WINDOW_BYTES).min(window).min(whole);
         let ready = self.spare.as_ref().map_or(0, |spare| spare.prepared);
-        let behind = ready == 0 || ready + PIECE_BYTES / 2 < wanted;
+        // Not a little at a time, and not at the moment of the roll, which has syncs of its own.
+        let behind = ready + (PIECE_BYTES / 2).min(window / 8) < wanted;
         (near > 0 && ready < wanted && behind).then_some(Need::Spare(wanted))
     }
 }
@@ -124,6 +125,7 @@ impl Shared {
         need: Need,
     ) -> Result<MutexGuard<'a, State>> {
         self.metrics.count_space_wait();
+        self.spares.hurry();
         if state.preparing {
             self.space.wait(&mut state);
             return Ok(state);
@@ -282,6 +284,8 @@ impl Shared {
         let segment = Segment::empty(base_offset, spare.file, &state.config, self.clock.now_ms());
         state.segments.insert(base_offset, segment);
         state.prepared = spare.prepared;
+        // What the new file lacks is made ready as it fills up.
+        state.window.target = 0;
         state.staging = Staging::new(0, &[]);
         state.staging.birth = Some(Birth { from: spare.path, to });
         state.flushed_offset = base_offset;
