@@ -288,16 +288,8 @@ impl Question<'_> {
             _ => None,
         };
         let started_txn = was_open.is_none() && update.standing.txn_first_offset.is_some();
-        Verdict::Append { update, completed, started_txn, clears_verification: self.clears_verification() }
-    }
-
-    /// V4.
-    fn clears_verification(&self) -> bool {
-        let Some(pending) = self.verification else {
-            return false;
-        };
-        let of_next_txn = self.batch.marker.is_some() && pending.bumps_epoch && pending.epoch == self.batch.epoch;
-        self.batch.transactional && !of_next_txn
+        let clears_verification = self.verification.is_some_and(|pending| pending.is_served_by(self.batch));
+        Verdict::Append { update, completed, started_txn, clears_verification }
     }
 
     fn check_not_stale(&self) -> Result<(), Refusal> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::admit::Incoming;
 use crate::producer::Standing;
 use crate::refusal::Refusal;
 
@@ -22,6 +23,14 @@ pub struct Verification {
     pub bumps_epoch: bool,
     /// Our clock when the entry was made, in ms; asking again does not refresh it.
     pub created_ms: i64,
+}
+
+impl Verification {
+    /// Whether this batch of the producer is what was asked for, or ends it (V4).
+    pub fn is_served_by(&self, batch: &Incoming) -> bool {
+        let of_next_txn = batch.marker.is_some() && self.bumps_epoch && self.epoch == batch.epoch;
+        batch.transactional && !of_next_txn
+    }
 }
 
 /// The pending verifications of one log.

@@ -8,14 +8,14 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{BLOCK_BYTES, BufferPool, Clock, Device, OpenMode};
 use oncelog_formats::epoch_checkpoint;
 use oncelog_formats::file_name::{Kind, segment_file_name};
-use oncelog_snapshot::{ProducerTable, Verifications};
+use oncelog_snapshot::Verifications;
 
 use super::Shared;
 use super::checkpoint::Checkpoints;
 use super::cursors::Cursors;
 use super::layout::tidy;
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Means, Recovery, drop_forgotten, forget_expired};
+use super::recover::{Before, Bounds, Means, Recovery, drop_forgotten, forget_expired};
 use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
 use crate::ahead::Ahead;
@@ -225,7 +225,7 @@ pub(super) fn recover<'a>(
     config: &'a Config,
     report: &OpenReport,
     bounds: Bounds,
-    before: Option<&'a ProducerTable>,
+    before: Option<Before<'a>>,
 ) -> Result<Recovery<'a>> {
     let _span = tracing::info_span!("recover", dir = %dir.display(), clean = report.clean).entered();
     let mut report = report.clone();

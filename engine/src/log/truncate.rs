@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
 use super::recover::kept::MEMORY_FILE;
-use super::recover::{Bounds, Means, Reach, Recovery, drop_forgotten};
+use super::recover::{Before, Bounds, Means, Reach, Recovery, drop_forgotten};
 use super::state::{Segment, State};
 use super::types::OpenReport;
 use super::upkeep::latch;
@@ -59,7 +59,8 @@ impl Shared {
         let bounds = Bounds { recovery_point: kept, promised: kept, limit: offset, log_start };
         let clean = OpenReport { clean: true, ..OpenReport::default() };
         let producers = std::mem::take(&mut state.producers);
-        let before = Some(&producers);
+        let verifications = state.verifications.clone();
+        let before = Some(Before { producers: &producers, verifications: &verifications });
         let (device, clock, buffers, gauge) = (&*self.device, &*self.clock, &*self.buffers, &Gauge::default());
         let means = Means { device, clock, buffers, helpers: 0, gauge };
         let recovered = recover(means, &self.dir, &config, &clean, bounds, before);
@@ -71,6 +72,9 @@ impl Shared {
             return Err(give_up(&mut state, Error::Damaged(Box::new(damage))));
         }
         recovered.keep_from(&producers, offset);
+        // Kafka takes the batches that it reads again for those that were asked about.
+        let verified = std::mem::take(&mut recovered.verified);
+        verified.into_iter().for_each(|id| state.verifications.clear(id));
         let memory_offset = recovered.memory_offset.unwrap_or(-1);
         if recovered.memory_offset.is_some_and(|memory| memory > offset) {
             recovered.remember_in_file(offset);

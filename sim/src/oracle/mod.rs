@@ -109,6 +109,9 @@ impl Oracle {
     pub(crate) fn truncated(&mut self, offset: i64) {
         let (stable, _) = self.last_stable(self.end);
         self.facts.retain(|fact| fact.last_offset < offset);
+        for fact in self.facts.iter().filter(|fact| fact.kind.is_transactional()) {
+            self.producers.doubt_pending(fact.producer_id);
+        }
         self.end = offset;
         self.holed |= self.facts.last().is_some_and(|fact| fact.last_offset + 1 < offset) || self.facts.is_empty();
         let possible = self.start_possible.min(offset);

@@ -51,6 +51,8 @@ struct Pending {
     lowest: i32,
     bumps: bool,
     guard: u64,
+    /// A truncation may have read again what it was asked for, which ends it: the next answer says so with a new guard.
+    doubted: bool,
 }
 
 /// All producers of a log.
@@ -158,8 +160,12 @@ impl Producers {
         } else if stored.txn_first_offset.is_some() && stored.epoch == epoch {
             Ok(None)
         } else {
-            let fresh = Pending { epoch, lowest: sequence, bumps, guard: answered.unwrap_or(None).unwrap_or(0) };
+            let guard = answered.unwrap_or(None).unwrap_or(0);
+            let fresh = Pending { epoch, lowest: sequence, bumps, guard, doubted: false };
             let pending = self.pending.entry(producer_id).or_insert(fresh);
+            if std::mem::take(&mut pending.doubted) && guard > pending.guard {
+                *pending = fresh;
+            }
             if epoch > pending.epoch {
                 (pending.epoch, pending.lowest) = (epoch, sequence);
             } else if epoch == pending.epoch {
@@ -213,6 +219,11 @@ impl Producers {
                 known.txn_first_offset.take()
             }
         }
+    }
+
+    /// A truncation left some transactional batch of this producer.
+    pub(crate) fn doubt_pending(&mut self, producer_id: i64) {
+        self.pending.get_mut(&producer_id).into_iter().for_each(|pending| pending.doubted = true);
     }
 
     /// A new life: nothing is pending.

@@ -16,7 +16,7 @@ mod files;
 pub(super) mod kept;
 mod replay;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{BufferPool, Clock, Device, DeviceFile};
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::txn_index::AbortedTxn;
-use oncelog_snapshot::ProducerTable;
 use oncelog_snapshot::codec;
+use oncelog_snapshot::{ProducerTable, Verifications};
 
 use super::checkpoint::SnapshotDue;
 use super::layout::Layout;
@@ -97,12 +97,21 @@ pub(super) struct Recovery<'a> {
     pub begun: Option<Begun>,
     pub snapshots_due: VecDeque<SnapshotDue>,
     /// What was in memory before the log was cut.
-    pub before: Option<&'a ProducerTable>,
+    pub before: Option<Before<'a>>,
+    /// Producers of which a batch counted that their pending verification was for.
+    pub verified: BTreeSet<i64>,
     /// Append times of replayed batches lie between this and now.
     pub append_floor_ms: i64,
     starts: Starts,
     /// Base of the last segment that a snapshot was made for.
     snapshotted: Option<i64>,
+}
+
+/// What was in memory before a truncation.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'a> {
+    pub producers: &'a ProducerTable,
+    pub verifications: &'a Verifications,
 }
 
 /// Between which offsets recovery looks, and what it may count on.
@@ -184,6 +193,7 @@ impl<'a> Recovery<'a> {
             begun: None,
             snapshots_due: VecDeque::new(),
             before: None,
+            verified: BTreeSet::new(),
             append_floor_ms: i64::MIN,
             starts: Starts { doubt: i64::MAX, view: i64::MIN, kept: i64::MAX },
             snapshotted: None,

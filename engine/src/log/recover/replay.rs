@@ -146,6 +146,10 @@ impl Recovery<'_> {
             self.keep(batch, append_ms);
             return;
         }
+        let pending = self.before.and_then(|before| before.verifications.get(batch.producer_id));
+        if pending.is_some_and(|pending| pending.is_served_by(batch)) {
+            self.verified.insert(batch.producer_id);
+        }
         match self.view.apply(batch, append_ms) {
             Ok(Some(aborted)) if rebuild_aborted => self.aborted.push(aborted),
             Ok(_) => {}
@@ -158,7 +162,7 @@ impl Recovery<'_> {
     /// When a replayed batch was appended is known if the log was open just now. Otherwise: not after its segment was last written, which is what counts, so
     /// that nobody is forgotten too early. Its own timestamps are the client's and say nothing.
     fn append_ms(&self, segment: &Segment, producer_id: i64) -> i64 {
-        if let Some(known) = self.before.and_then(|before| before.get(producer_id)) {
+        if let Some(known) = self.before.and_then(|before| before.producers.get(producer_id)) {
             return known.last_append_ms;
         }
         let now_ms = self.clock.now_ms();
