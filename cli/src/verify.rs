@@ -7,6 +7,7 @@
 mod findings;
 mod history;
 mod indexes;
+mod log_checkpoints;
 mod segment;
 mod window;
 
@@ -88,13 +89,13 @@ impl Verify<'_> {
         let mut history = History::new(self.promised.log_start.unwrap_or(0), self.promised.clean);
         history.compacted = self.checkpoint_offset(checkpoint::CLEANER).is_some();
         self.load_side_files(&mut history)?;
-        let snapshots: Vec<i64> = history.snapshots.keys().copied().collect();
+        self.load_log_checkpoints(&mut history)?;
+        let snapshots: Vec<(i64, String)> = history.snapshots.keys().cloned().collect();
         self.walk_segments(&mut history)?;
         history.compare_snapshots(i64::MAX, &mut self.findings);
-        if let Some(offset) = snapshots.last().filter(|offset| **offset > self.log.end) {
-            let file = segment_file_name(*offset, Kind::Snapshot);
+        if let Some((offset, file)) = snapshots.last().filter(|(offset, _)| *offset > self.log.end) {
             self.findings.problem(
-                &file,
+                file,
                 None,
                 Some(self.log.end),
                 format_args!("covers offsets up to {offset}, but the log ends before"),
@@ -237,7 +238,7 @@ impl Verify<'_> {
                     }
                     let sealed = file.extension.as_ref().and_then(|extension| extension.sealed);
                     history.sealed.extend(sealed.map(|sealed| (sealed.base_offset, (entry.name.clone(), sealed))));
-                    history.snapshots.insert(name.base_offset, (entry.name, file.entries));
+                    history.snapshots.insert((name.base_offset, entry.name), file.entries);
                 }
                 Err(error) => self.findings.problem(&entry.name, None, Some(name.base_offset), error),
             }

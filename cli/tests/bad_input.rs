@@ -361,6 +361,43 @@ fn a_missing_segment_is_found() {
 }
 
 #[test]
+fn a_damaged_checkpoint_of_the_log_is_found() {
+    let log = Fixture::new();
+    let engine = Engine::open(log.scratch.path(), EngineOptions { driver: false, ..EngineOptions::default() });
+    let engine = engine.expect("an engine");
+    let mut options = OpenOptions::default();
+    // So short that each step writes a checkpoint.
+    options.config.recovery_budget_ms = 1;
+    let open = engine.log("events-0", options).expect("a log");
+    for producer in 100..103 {
+        let batch = BatchBuilder::new().producer(producer, 0, 0).append(0, None, Some(b"more"), &[]).build();
+        open.append(Append::client(&batch.expect("a batch"))).and_then(oncelog::Ticket::wait).expect("an append");
+        open.drive().expect("a step");
+    }
+    engine.kill();
+    let files = log.files("checkpoint-oncelog");
+    assert!(files.len() > 1, "{files:?}");
+    let output = log.look(&["verify"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    for (at, path) in files.iter().enumerate() {
+        let whole = std::fs::read(path).expect("a checkpoint");
+        for byte in [0, 30, 100, 180, whole.len() - 100, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 1;
+            std::fs::write(path, damaged).expect("damaged");
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let said = log.verify_finds_a_problem();
+            assert!(said.contains(&format!("problem: {name}")), "file {at}, byte {byte}: {said}");
+        }
+        std::fs::write(path, &whole).expect("mended");
+    }
+    std::fs::remove_file(&files[0]).expect("removed");
+    let output = log.look(&["verify"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("which it continues, cannot be used"), "{}", text(&output));
+}
+
+#[test]
 fn an_undamaged_log_has_nothing_wrong() {
     let log = Fixture::new();
     let output = log.look(&["verify"]);

@@ -27,8 +27,8 @@ pub struct History {
     pub epochs: Vec<EpochEntry>,
     /// A clean stop left the log: what stands beside the segments is complete.
     pub clean: bool,
-    /// Producer snapshots by the offset in their name, each with its file.
-    pub snapshots: BTreeMap<i64, (String, Vec<SnapshotEntry>)>,
+    /// Producer snapshots and checkpoints by the offset in their name, and their name.
+    pub snapshots: BTreeMap<(i64, String), Vec<SnapshotEntry>>,
     /// Sealed segments that a snapshot describes, by base offset, each with the snapshot's file.
     pub sealed: BTreeMap<i64, (String, SealedSegment)>,
     /// The log was compacted: the cleaner's checkpoint says so, or offsets are missing between two batches of one segment.
@@ -124,8 +124,8 @@ impl History {
 
     /// Compares the snapshots that cover nothing at or behind `offset`.
     pub fn compare_snapshots(&mut self, offset: i64, findings: &mut Findings) {
-        while let Some(entry) = self.snapshots.first_entry().filter(|entry| *entry.key() <= offset) {
-            let (at, (file, entries)) = entry.remove_entry();
+        while let Some(entry) = self.snapshots.first_entry().filter(|entry| entry.key().0 <= offset) {
+            let ((at, file), entries) = entry.remove_entry();
             for entry in entries {
                 self.compare(&file, at, &entry, findings);
             }
