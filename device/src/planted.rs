@@ -88,6 +88,12 @@ bugs! {
     ExpiryByClientTime,
     /// Transactions that a snapshot says are open are forgotten.
     OpenTransactionForgotten,
+    /// What a decision on an atomic batch carries is not appended again.
+    DecidedNotRedone,
+    /// A decision is written before what it does not carry is durable in the logs.
+    DecidedBeforePartsDurable,
+    /// A truncation leaves what was decided of the log in force.
+    CutNotDecided,
     /// Recovery does not check checksums.
     RecoveryChecksumSkipped,
     /// Damage below what was promised is cut off.

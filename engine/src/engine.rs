@@ -348,9 +348,12 @@ impl Core {
     /// The log of decisions, with what an earlier life left in it.
     fn open_decisions(&self) -> Result<()> {
         let Turn::Begin(opening) = self.logs.begin(DECISIONS_LOG, &*self.context.clock, true) else { return Ok(()) };
+        self.ledger.check()?;
         let (topic, partition) = parse_log_dir_name(DECISIONS_LOG).expect("a log's name");
         let (dir, options) = (self.dir.join(DECISIONS_LOG), Ledger::options());
-        let log = Shared::open(&self.context, &dir, topic, partition, options, &opening.gauge)?.into_log();
+        let opened = Shared::open(&self.context, &dir, topic, partition, options, &opening.gauge);
+        // What a failed sync left is not made good by one that succeeds.
+        let log = opened.map_err(|error| self.ledger.doubt(error))?.into_log();
         let there = self.directories()?;
         self.ledger.adopt(log.clone(), |name| there.contains(name));
         opening.finish(log);

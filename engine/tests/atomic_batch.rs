@@ -220,6 +220,39 @@ fn a_reader_that_stops_at_the_stable_ends_sees_all_of_a_batch_in_two_logs_or_not
     assert_eq!(engine.stable_ends(&pair), [2, 2]);
 }
 
+/// A batch that is behind an open one in one log, and not in the other.
+#[test]
+fn what_an_open_batch_holds_back_in_one_log_is_not_shown_in_the_other() {
+    for between in [0, 3_000] {
+        let place = Place::in_memory(&MemoryDevice::new());
+        let (engine, logs) = open(&place).expect("it opens");
+        let pair = [&logs[0], &logs[1]];
+        let mut first = engine.begin().expect("a batch");
+        first.append(&logs[0], record("first")).expect("it is stored");
+        // More than are told apart one by one.
+        for number in 0..=between {
+            store(&engine, &logs, number).expect("it is decided");
+            if number % 500 == 0 {
+                drive(&engine, &logs);
+            }
+        }
+        drive(&engine, &logs);
+        let each: Vec<usize> = seen(&logs[..2]).iter().map(Vec::len).collect();
+        assert_eq!(each, [0, between + 1], "each log by itself");
+        assert_eq!(engine.stable_ends(&pair), [0, 0]);
+        first.append(&logs[1], record("first")).expect("it is stored");
+        first.commit().expect("it is decided");
+        logs[0].drive().expect("it moves on");
+        // All of the others are seen in both; the first one is not, and in the first log they lie behind it.
+        engine.drive().expect("it moves on");
+        assert_eq!(engine.stable_ends(&pair), [0, 0]);
+        drive(&engine, &logs);
+        let ends = pair.map(|log| log.last_stable_offset());
+        assert_eq!(engine.stable_ends(&pair), ends);
+        assert_eq!(ends, pair.map(|log| log.log_end_offset()));
+    }
+}
+
 #[test]
 fn the_producers_of_atomic_batches_are_not_for_clients() {
     let place = Place::in_memory(&MemoryDevice::new());
@@ -327,11 +360,11 @@ fn what_was_cut_does_not_come_back() {
 fn each_batch_has_one_marker() {
     let place = Place::in_memory(&MemoryDevice::new());
     let (engine, logs) = open(&place).expect("it opens");
-    let (batches, done) = (2_000, std::sync::atomic::AtomicBool::new(false));
+    let (batches, done) = (1_000, std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                engine.drive().expect("it moves on");
+                drive(&engine, &logs);
             }
         });
         let stored = (0..batches).try_for_each(|number| store(&engine, &logs, number));

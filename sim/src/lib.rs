@@ -11,6 +11,7 @@ mod plan;
 mod random;
 #[cfg(test)]
 mod teeth;
+mod together;
 mod world;
 
 use std::collections::BTreeMap;
@@ -51,9 +52,15 @@ impl Total {
     }
 }
 
-/// Tells the story of one seed.
+/// Tells the story of one seed, and one of its atomic batches.
 pub fn run_seed(seed: u64, steps: usize) -> Outcome {
-    minimise::tell_safely(&Plan::new(seed, steps))
+    let mut outcome = minimise::tell_safely(&Plan::new(seed, steps));
+    let together = minimise::safely(|| together::tell(seed, steps / 3));
+    outcome.operations += together.operations;
+    outcome.power_cuts += together.power_cuts;
+    outcome.violations.extend(together.violations);
+    outcome.trace_hash = mix(outcome.trace_hash ^ together.trace_hash);
+    outcome
 }
 
 /// Tells the stories of all these seeds on so many threads; each story stays on one, and the total is the same for any

@@ -10,7 +10,12 @@ const MOST_TRIES: u32 = 3_000;
 
 /// Tells a story; a panic of the engine is a violation like any other.
 pub(crate) fn tell_safely(plan: &Plan) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| tell(plan))).unwrap_or_else(|panic| {
+    safely(|| tell(plan))
+}
+
+/// The same for a story of another kind.
+pub(crate) fn safely(tell: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(tell)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
         Outcome { violations: vec![format!("panicked: {text}")], ..Outcome::default() }

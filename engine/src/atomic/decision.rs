@@ -17,8 +17,8 @@ const CUT_SHORT: FormatError = FormatError::InvalidRecord { reason: "a decision 
 pub(crate) enum Decision {
     /// An atomic batch is committed.
     Commit(Vec<Part>),
-    /// A log was cut. What earlier decisions say of it is over: all of it was durable by then, and parts that begin at or
-    /// behind this offset are gone.
+    /// A log was cut to this offset. What earlier decisions say of it is over: all of it was durable by then, the markers too,
+    /// and a batch whose marker is cut is taken back in this log.
     Cut { log: String, offset: i64 },
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::Batches;
 
 use super::decision::{Decision, Part};
@@ -32,7 +33,7 @@ impl Ledger {
             return Ok(());
         }
         let Some(left) = self.left_of(name) else { return Ok(()) };
-        for (offset, part) in &left {
+        for (offset, part) in left.iter().filter(|_| !planted(Bug::DecidedNotRedone)) {
             self.redo(*offset, part, log)?;
         }
         for (producer_id, first_offset) in log.atomic_transactions().unwrap_or_default() {
@@ -114,12 +115,7 @@ pub(super) fn read_left(decisions: &Log) -> Result<BTreeMap<i64, Vec<Left>>> {
     read_from(decisions, decisions.log_start_offset(), |offset, decision| {
         match decision {
             Decision::Commit(parts) => drop(left.insert(offset, parts.into_iter().map(Left::of).collect())),
-            Decision::Cut { log, offset } => {
-                for parts in left.values_mut() {
-                    parts.retain(|part| part.log != log || part.first_offset < offset);
-                    parts.iter_mut().filter(|part| part.log == log).for_each(|part| part.end_offset = -1);
-                }
-            }
+            Decision::Cut { log, .. } => left.values_mut().for_each(|parts| parts.retain(|part| part.log != log)),
         }
         true
     })?;

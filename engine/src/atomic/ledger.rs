@@ -4,11 +4,12 @@
 //! written, grouped, recovered and trimmed by the code that does it for all others. A decision is needed until every marker
 //! that follows from it is durable; what a crash left is finished log by log as each is opened (see [`super::earlier`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
 
 use oncelog_device::Lane;
+use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::BatchBuilder;
 use oncelog_formats::control::end_txn_marker_batch;
 use oncelog_snapshot::Origin;
@@ -34,6 +35,8 @@ pub(super) const EPOCH: i16 = 0;
 const TRIM_AT: i64 = 4096;
 /// Or so many bytes of them.
 const TRIM_AT_BYTES: usize = 64 << 20;
+/// So many batches that are settled and not seen everywhere are told apart.
+const SETTLED_AT_MOST: usize = 1024;
 const DECISIONS_SEGMENT_BYTES: u64 = 32 << 20;
 
 /// Whose marker is where.
@@ -43,6 +46,8 @@ pub(crate) struct Marked {
     pub first_offset: i64,
     /// Number of the transaction's newest append.
     pub number: u64,
+    /// See [`Wanted::generation`].
+    pub generation: u64,
     /// Offset and append number of the marker, once it was appended.
     pub marker: Option<(i64, u64)>,
 }
@@ -184,17 +189,31 @@ impl Ledger {
     /// but that of the decisions' log.
     fn cut(&self, name: &str, offset: i64) -> Result<()> {
         let Some(log) = self.log().filter(|log| log.log_end_offset() > log.log_start_offset()) else { return Ok(()) };
+        if planted(Bug::CutNotDecided) {
+            return Ok(());
+        }
         let bytes = record(&Decision::Cut { log: name.to_owned(), offset }, log.shared.clock.now_ms())?;
         log.append_wait(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) })?;
         Ok(())
     }
 
+    /// The failure that leaves decisions in doubt, if there was one.
+    pub fn check(&self) -> Result<()> {
+        self.state.lock().in_doubt.clone().map_or(Ok(()), Err)
+    }
+
+    /// From this failure on none is begun, unless the disk is only full.
+    pub fn doubt(&self, error: Error) -> Error {
+        if !matches!(error, Error::StorageFull(_)) {
+            self.state.lock().in_doubt.get_or_insert(error.clone());
+        }
+        error
+    }
+
     /// A producer id that no other batch has now.
     pub fn take_producer(&self) -> Result<i64> {
+        self.check()?;
         let mut state = self.state.lock();
-        if let Some(error) = &state.in_doubt {
-            return Err(error.clone());
-        }
         if let Some(id) = state.free.pop() {
             return Ok(id);
         }
@@ -254,16 +273,19 @@ impl Ledger {
         let mut room = CARRIED_BYTES;
         let mut carried = Vec::with_capacity(parts.len());
         let mut synced = Vec::new();
-        for Marked { log, first_offset, number, .. } in parts {
-            let wanted = Wanted { producer_id, first_offset: *first_offset, number: *number };
+        for Marked { log, first_offset, number, generation, .. } in parts {
+            let (first_offset, number, generation) = (*first_offset, *number, *generation);
+            let wanted = Wanted { producer_id, first_offset, number, generation };
             let undurable = log.undurable(&wanted, room)?.unwrap_or_else(|| {
-                synced.push((log.clone(), *number));
+                synced.push((log.clone(), number));
                 Undurable::default()
             });
             room -= undurable.batches.len();
             carried.push(undurable);
         }
-        self.sync(&synced)?;
+        if !planted(Bug::DecidedBeforePartsDurable) {
+            self.sync(&synced)?;
+        }
         Ok(carried)
     }
 
@@ -308,7 +330,7 @@ impl Ledger {
     pub fn drive(&self) -> Result<()> {
         let missing: Vec<(i64, i64, bool, Vec<Marked>)> = {
             let mut state = self.state.lock();
-            state.open.retain(|_, open| !open.is_settled());
+            forget_seen(&mut state.open);
             let missing = state.open.iter_mut().filter_map(|(key, open)| match open {
                 Open::Now { producer_id, commit, parts, is_marking }
                     if !*is_marking && parts.iter().any(|part| part.marker.is_none()) =>
@@ -332,7 +354,8 @@ impl Ledger {
         let needed = {
             let mut state = self.state.lock();
             let end = log.high_watermark();
-            let open = state.open.range(0..).next().map(|(offset, _)| *offset);
+            let mut open = state.open.range(0..);
+            let open = open.find(|(_, open)| !open.is_settled()).map(|(offset, _)| *offset);
             let needed = state.deciding.values().copied().chain(open).fold(end, i64::min);
             let let_go = needed - state.trimmed;
             if let_go < 1 || (let_go < least && state.untrimmed_bytes < TRIM_AT_BYTES) {
@@ -351,15 +374,21 @@ impl Ledger {
     pub fn stable_ends(&self, logs: &[&Log]) -> Vec<i64> {
         let state = self.state.lock();
         let mut ends: Vec<i64> = logs.iter().map(|log| log.last_stable_offset()).collect();
-        for open in state.open.values() {
-            let Open::Now { commit: true, parts, .. } = open else { continue };
-            if parts.iter().all(Marked::is_visible) {
-                continue;
-            }
-            for part in parts {
-                let here = logs.iter().position(|log| Arc::ptr_eq(&log.shared, &part.log));
-                if let Some(end) = here.map(|i| &mut ends[i]) {
-                    *end = (*end).min(part.first_offset);
+        let here = |part: &Marked| logs.iter().position(|log| Arc::ptr_eq(&log.shared, &part.log));
+        // What one batch takes back in a log may be the half of another one.
+        let mut is_done = false;
+        while !std::mem::replace(&mut is_done, true) {
+            for parts in state.open.values().filter_map(Open::committed) {
+                let is_below =
+                    |part: &Marked| part.is_below(here(part).map_or_else(|| part.last_stable(), |i| ends[i]));
+                if parts.iter().all(is_below) {
+                    continue;
+                }
+                for part in parts {
+                    let end = here(part).map(|i| &mut ends[i]).filter(|end| **end > part.first_offset);
+                    if let Some(end) = end {
+                        (*end, is_done) = (part.first_offset, false);
+                    }
                 }
             }
         }
@@ -367,10 +396,54 @@ impl Ledger {
     }
 }
 
+/// Lets go of the batches that are settled and that [`Ledger::stable_ends`] cannot need: committed readers see them in all their
+/// logs, and none that they do not see everywhere begins below them. Many that have to stay are taken together: a
+/// transaction that hangs in one log may hold back what is committed for hours.
+fn forget_seen(open: &mut BTreeMap<i64, Open>) {
+    let mut least: HashMap<*const Shared, i64> = HashMap::new();
+    for parts in open.values().filter_map(Open::committed) {
+        if !parts.iter().all(|part| part.is_below(part.last_stable())) {
+            for part in parts {
+                let first = least.entry(Arc::as_ptr(&part.log)).or_insert(i64::MAX);
+                *first = part.first_offset.min(*first);
+            }
+        }
+    }
+    let may_go = |part: &Marked| {
+        let least = least.get(&Arc::as_ptr(&part.log)).copied();
+        part.is_below(part.last_stable().min(least.unwrap_or(i64::MAX)))
+    };
+    open.retain(|_, open| !open.is_settled() || open.committed().is_some_and(|parts| !parts.iter().all(may_go)));
+    let settled: Vec<i64> = open.iter().filter(|(_, open)| open.is_settled()).map(|(key, _)| *key).collect();
+    if let [first, others @ ..] = &settled[..]
+        && settled.len() > SETTLED_AT_MOST
+    {
+        let others: Vec<Marked> = others.iter().filter_map(|key| open.remove(key)).flat_map(Open::into_parts).collect();
+        if let Some(Open::Now { parts, .. }) = open.get_mut(first) {
+            others.into_iter().for_each(|other| join(parts, other));
+        }
+    }
+}
+
+/// Adds a part to those of a batch, as if it were one with the one in the same log.
+fn join(parts: &mut Vec<Marked>, other: Marked) {
+    match parts.iter_mut().find(|part| Arc::ptr_eq(&part.log, &other.log)) {
+        None => parts.push(other),
+        Some(part) => {
+            part.first_offset = part.first_offset.min(other.first_offset);
+            (part.number, part.marker) = (part.number.max(other.number), part.marker.max(other.marker));
+        }
+    }
+}
+
 impl Marked {
-    /// Committed readers see what the marker says.
-    fn is_visible(&self) -> bool {
-        self.marker.is_some_and(|(offset, _)| self.log.state.lock().high_watermark > offset)
+    /// Its marker stands below this offset.
+    fn is_below(&self, end: i64) -> bool {
+        self.marker.is_some_and(|(offset, _)| offset < end)
+    }
+
+    fn last_stable(&self) -> i64 {
+        self.log.state.lock().last_stable()
     }
 
     fn is_settled(&self) -> bool {
@@ -381,6 +454,22 @@ impl Marked {
 }
 
 impl Open {
+    /// The parts of a batch that this life has committed.
+    fn committed(&self) -> Option<&[Marked]> {
+        match self {
+            Self::Now { commit: true, parts, .. } => Some(parts),
+            _ => None,
+        }
+    }
+
+    fn into_parts(self) -> Vec<Marked> {
+        match self {
+            Self::Now { parts, .. } => parts,
+            Self::Earlier(_) => Vec::new(),
+        }
+    }
+
+    /// Nothing is left to do, and a crash finds everything done.
     fn is_settled(&self) -> bool {
         matches!(self, Self::Now { parts, .. } if parts.iter().all(Marked::is_settled))
     }

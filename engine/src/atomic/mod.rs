@@ -12,7 +12,7 @@ use oncelog_snapshot::Origin;
 
 use crate::error::{Error, Result};
 use crate::log::{Ack, Append, Log};
-use ledger::{EPOCH, Ledger, Marked};
+use ledger::{EPOCH, Ledger, Marked, append_marker};
 
 pub use ledger::{DECISIONS_LOG, PRODUCER_IDS};
 
@@ -66,8 +66,9 @@ impl AtomicBatch {
     /// are set here, all else is the caller's. Nothing waits for the disk.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a log of another engine, for that of the decisions, and for one whose high watermark
-    /// somebody else moves; those of [`Log::append`]. The batch stays as it was.
+    /// [`Error::InvalidRequest`] for a log of another engine, for that of the decisions, for one whose high watermark
+    /// somebody else moves, and for one that was truncated since the batch began in it; those of [`Log::append`]. The batch
+    /// stays as it was.
     pub fn append(&mut self, log: &Log, records: BatchBuilder) -> Result<i64> {
         let shared = &log.shared;
         if Arc::as_ptr(&shared.checkpoints) as usize != self.engine_id {
@@ -76,9 +77,21 @@ impl AtomicBatch {
         if shared.name() == DECISIONS_LOG {
             return Err(Error::InvalidRequest(format!("{DECISIONS_LOG} is for decisions alone")));
         }
-        if !shared.state.lock().follows_end {
+        let (follows_end, generation) = {
+            let state = shared.state.lock();
+            (state.follows_end, state.generation)
+        };
+        if !follows_end {
             let reason = "an atomic batch needs a log whose high watermark follows its end";
             return Err(Error::InvalidRequest(reason.into()));
+        }
+        let begun = self.parts.iter().find(|part| Arc::ptr_eq(&part.log, shared));
+        if begun.is_some_and(|part| part.generation != generation) {
+            return Err(Error::InvalidRequest("the log was truncated since the batch began in it".into()));
+        }
+        if begun.is_none() && log.producer(self.producer_id).is_some_and(|entry| entry.txn_first_offset.is_some()) {
+            // A truncation has cut the marker of an earlier batch.
+            let _ordered = append_marker(shared, self.producer_id, false, Ack::Accepted)?;
         }
         let sequence = log.producer(self.producer_id).map_or(0, |entry| entry.last_sequence().wrapping_add(1).max(0));
         let guard = log.start_verification(self.producer_id, sequence, EPOCH, 0)?;
@@ -97,7 +110,7 @@ impl AtomicBatch {
         match self.parts.iter_mut().find(|part| Arc::ptr_eq(&part.log, shared)) {
             Some(part) => part.number = number,
             None => {
-                self.parts.push(Marked { log: shared.clone(), first_offset: offset, number, marker: None });
+                self.parts.push(Marked { log: shared.clone(), first_offset: offset, number, generation, marker: None });
             }
         }
         Ok(offset)
@@ -110,7 +123,7 @@ impl AtomicBatch {
     /// the markers. Much of them, or what is on its way to the disk, is waited for first, in all logs at the same time.
     ///
     /// # Errors
-    /// The failure of a log, or a part that was truncated away: the batch is aborted. [`Error::Storage`] of the decisions' log: whether the batch was committed
+    /// The failure of a log, or a truncation of one meanwhile: the batch is aborted. [`Error::Storage`] of the decisions' log: whether the batch was committed
     /// is known when the engine is opened again, and until then none is begun.
     pub fn commit(mut self) -> Result<()> {
         self.ended = true;

@@ -27,6 +27,8 @@ pub(crate) struct Wanted {
     pub producer_id: i64,
     pub first_offset: i64,
     pub number: u64,
+    /// Of the log, when the transaction began: a truncation raises it.
+    pub generation: u64,
 }
 
 /// What somebody else has to make durable.
@@ -46,8 +48,9 @@ impl Shared {
     pub(crate) fn undurable(&self, wanted: &Wanted, limit_bytes: usize) -> Result<Option<Undurable>> {
         let mut state = self.state.lock();
         state.check_usable()?;
-        if !state.txns.is_ongoing(wanted.producer_id, wanted.first_offset) {
-            let reason = format!("the atomic batch has lost its part at offset {}", wanted.first_offset);
+        let ongoing = state.txns.is_ongoing(wanted.producer_id, wanted.first_offset);
+        if !ongoing || state.generation != wanted.generation {
+            let reason = format!("the atomic batch may have lost its part from offset {}", wanted.first_offset);
             return Err(Error::InvalidRequest(reason));
         }
         state.progress.keeps_flight = true;
