@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use common::{Place, batch, copy_tree, expect_duplicate, put, put_as, read_all, single, small_segments, value};
 use oncelog::{Ack, Appended, Config, Log, LogState};
+use oncelog_formats::log_checkpoint::LogCheckpoint;
 
 /// A checkpoint whenever there is something new.
 fn eager() -> Config {
@@ -187,6 +188,32 @@ fn an_unreadable_one_is_kept_aside_and_an_older_one_used() {
 }
 
 /// Somebody else cut the log and went on.
+#[test]
+fn one_with_pages_that_it_cannot_hold_is_kept_aside() {
+    let place = Place::on_disk();
+    let (engine, log) = place.open(&eager());
+    let sent = fill(&log, 300, 0, 1);
+    log.drive().expect("a checkpoint");
+    engine.kill();
+    let path = checkpoints(&place).remove(0);
+    let whole = std::fs::read(&path).expect("a checkpoint");
+    let lists = LogCheckpoint::head_bytes(&whole).expect("a head");
+    for (position, length) in [(i64::MAX as u64 - 1, 10), (0, u32::MAX)] {
+        let mut head = LogCheckpoint::decode(&whole).expect("a checkpoint");
+        // As they are written: counted from the first.
+        head.pages.iter_mut().for_each(|page| page.position -= lists);
+        let last = head.pages.last_mut().expect("a page");
+        (last.position, last.length) = (position, length);
+        let forged = [&head.encode()[..], &whole[lists as usize..]].concat();
+        std::fs::write(&path, forged).expect("forged");
+        let (engine, log) = place.open(&eager());
+        assert_eq!(log.report().checkpoint_offset, None);
+        assert!(log.report().repaired.iter().any(|said| said.contains("kept aside")), "{:?}", log.report());
+        sent.iter().for_each(|(bytes, answer)| expect_duplicate(&log, bytes, answer));
+        engine.kill();
+    }
+}
+
 #[test]
 fn one_of_records_that_are_gone_is_not_believed() {
     let place = Place::on_disk();

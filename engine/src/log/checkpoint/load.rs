@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oncelog_device::{Device, DeviceFile, OpenMode};
-use oncelog_formats::log_checkpoint::{HEADER_BYTES, LogCheckpoint, file_name, parse_file_name};
+use oncelog_formats::log_checkpoint::{HEADER_BYTES, LogCheckpoint, PageRef, file_name, parse_file_name};
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::ProducerTable;
 
@@ -142,11 +142,20 @@ impl Recovery<'_> {
         let got = file.read(0, &mut bytes)?;
         bytes.truncate(got);
         match LogCheckpoint::decode(&bytes) {
+            Ok(head) if !pages_lie_within(&head, length) => {
+                Ok(Looked::Unreadable(offset, "a page lies behind its end".into()))
+            }
             Ok(head) if head.log_end_offset == offset => Ok(Looked::Fine((head, length))),
             Ok(_) => Ok(Looked::Unreadable(offset, "the name of another".into())),
             Err(reason) => Ok(Looked::Unreadable(offset, reason.to_string())),
         }
     }
+}
+
+/// Whether the file can hold its pages, in their order: nothing is read or made room for that is not there.
+fn pages_lie_within(head: &LogCheckpoint, length: u64) -> bool {
+    let ends = |page: &PageRef| page.position.checked_add(page.length.into()).is_some_and(|end| end <= length);
+    head.pages.iter().all(ends) && head.pages.is_sorted_by_key(|page| page.position)
 }
 
 /// Whether the segment still holds the batch that the checkpoint ends with.
