@@ -32,6 +32,10 @@ bugs! {
     SegmentNameNotSynced,
     /// What a write or sync that failed leaves is gone on with.
     LatchIgnored,
+    /// A log goes on behind a truncation that failed half way.
+    FailedTruncationTrusted,
+    /// What was in memory before is written last, over what a group has added to its first block.
+    OldMemoryWrittenLast,
     /// A file that becomes a segment again keeps what it held.
     RecycledNotZeroed,
     /// What stands behind the last batch of a write is not zeroed.
@@ -64,6 +68,8 @@ bugs! {
     AbortsBehindRecoveryPoint,
     /// A new log start is not stored.
     LogStartNotPersisted,
+    /// Segments go before the snapshot is on the disk that remembers their producers.
+    RetentionBeforeSnapshot,
     /// A log start is stored behind the segments that it makes go.
     SegmentNamesGoUnsynced,
     /// A truncation leaves the leader-epoch file as it was.
@@ -72,6 +78,8 @@ bugs! {
     TruncationForgetsProducers,
     /// A truncation leaves the recovery point above its target.
     TruncationKeepsRecoveryPoint,
+    /// A truncation does not look whether all that it leaves can be read.
+    TruncationOverlooksDamage,
     /// A truncation removes segments from the oldest on.
     TruncationFromTheFront,
     /// A truncation leaves the checkpoints of what it cuts.
@@ -96,6 +104,12 @@ bugs! {
     CutNotDecided,
     /// Recovery does not check checksums.
     RecoveryChecksumSkipped,
+    /// Recovery does not look whether offsets rise.
+    OffsetOrderIgnored,
+    /// A search for an offset believes the headers that it comes by.
+    HeaderBelieved,
+    /// A look for a time ends at damage as at the end.
+    TimeEndsAtDamage,
     /// Damage below what was promised is cut off.
     DamageCut,
     /// Offsets between two segments are not missed.

@@ -236,3 +236,16 @@ fn a_look_for_a_time_does_not_pass_damage() {
     let answer = log.offset_for_timestamp(common::NOW_MS);
     assert!(answer.as_ref().is_err_and(Error::is_corruption), "{answer:?}");
 }
+
+/// A header that claims the target for its batch used to be cut with everything behind it, records below the target too.
+#[test]
+fn a_truncation_does_not_cut_where_a_damaged_header_says() {
+    let place = Place::on_disk();
+    let file = pairs(&place);
+    let (position, offset) = batch_starts(&file)[3];
+    let (_engine, log) = place.open(&Config::default());
+    overwrite(&file, position + 23, &[0, 0, 1, 0]);
+    let answer = log.truncate_to(offset + 6);
+    assert!(answer.as_ref().is_err_and(Error::is_corruption), "{answer:?}");
+    assert!(std::fs::metadata(&file).expect("a segment").len() > position, "the file was cut");
+}

@@ -527,3 +527,41 @@ fn producers_of_a_log_that_begins_again_survive_interrupted_openings() {
         expect_duplicate(&log, &single(7, 0, 10), &first);
     }
 }
+
+/// A flipped bit in a time index used to be believed: records were passed over, or said not to be there.
+#[test]
+fn a_damaged_time_index_hides_no_record() {
+    let name = "00000000000000000000.timeindex";
+    let written = |place: &Place| {
+        let (engine, log) = place.open(&small_segments(1 << 20));
+        for sequence in 0..12 {
+            let mut batch = BatchBuilder::new().producer(7, 0, sequence);
+            batch.append(NOW_MS + i64::from(sequence / 3), None, Some(&[1; 100]), &[]);
+            put(&log, &batch.build().expect("a batch"));
+        }
+        log.roll().expect("a roll");
+        put(&log, &single(8, 0, 10));
+        drop(log);
+        engine.close().expect("a close");
+    };
+    let (mut position, mut length) = (0, 1);
+    while position < length {
+        let (device, place) = place();
+        written(&place);
+        let mut bytes = device.contents(&place.file(name)).expect("a healthy disk").expect("a time index");
+        length = bytes.len();
+        bytes[position] ^= 1;
+        device.put(&place.file(name), &bytes).expect("a healthy disk");
+        let (_engine, log) = place.open(&small_segments(1 << 20));
+        for step in 0..4 {
+            let expected = Some((step * 3, NOW_MS + step));
+            assert_eq!(
+                log.offset_for_timestamp(NOW_MS + step).expect("a look"),
+                expected,
+                "byte {position} of {length}"
+            );
+        }
+        position += 1;
+    }
+    assert!(length >= 36, "only {length} bytes of index");
+}

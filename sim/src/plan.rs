@@ -129,6 +129,8 @@ pub(crate) enum Finale {
     Well,
     /// A segment file is damaged.
     DamagedSegment,
+    /// A segment file is damaged while its log is open.
+    DamagedWhileOpen,
     /// A segment file is gone.
     MissingSegment,
     /// An index, snapshot, epoch or checkpoint file is damaged or gone.
@@ -140,7 +142,7 @@ impl Plan {
     pub(crate) fn new(seed: u64, steps: usize) -> Self {
         let mut random = Random::new(seed);
         let setup = Setup::draw(&mut random);
-        let lies = random.percent(6);
+        let lies = random.percent(12);
         let mut steps: Vec<Step> = (0..steps).map(|_| Step::draw(&mut random)).collect();
         if lies {
             let op = random.pick(&[FaultOp::LostWrite, FaultOp::MisdirectedWrite]);
@@ -153,6 +155,7 @@ impl Plan {
             0 | 1 => Finale::DamagedSegment,
             2 => Finale::MissingSegment,
             3 | 4 => Finale::DamagedSideFile,
+            5 | 6 => Finale::DamagedWhileOpen,
             _ => Finale::Well,
         };
         Self { setup, steps, chance: random.next(), finale }

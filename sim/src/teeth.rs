@@ -38,6 +38,8 @@ teeth! {
     FailedSyncRepeated: 100,
     SegmentNameNotSynced: 100,
     LatchIgnored: 100,
+    FailedTruncationTrusted: 1000,
+    OldMemoryWrittenLast: 100,
     RecycledNotZeroed: 3000,
     TailNotZeroed: 100,
     HighWatermarkBeforeDurable: 100,
@@ -54,10 +56,12 @@ teeth! {
     CheckpointPassesUnsynced: 1000,
     AbortsBehindRecoveryPoint: 4000,
     LogStartNotPersisted: 100,
+    RetentionBeforeSnapshot: 2000,
     SegmentNamesGoUnsynced: 2000,
     EpochFileNotRewritten: 100,
     TruncationForgetsProducers: 100,
     TruncationKeepsRecoveryPoint: 1000,
+    TruncationOverlooksDamage: 1000,
     TruncationFromTheFront: 3000,
     CheckpointOfWhatWasCut: 10000,
     AnewWithoutStart: 1000,
@@ -70,6 +74,9 @@ teeth! {
     DecidedBeforePartsDurable: 300,
     CutNotDecided: 3000,
     RecoveryChecksumSkipped: 100,
+    OffsetOrderIgnored: 10000,
+    HeaderBelieved: 2000,
+    TimeEndsAtDamage: 100,
     DamageCut: 100,
     GapOverlooked: 1000,
     LaterSnapshotKept: 100,
@@ -94,7 +101,7 @@ fn first_finds() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(&bug) = Bug::ALL.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    let (seed, reason) = first_find(bug, 6_000).unwrap_or((u64::MAX, "NOT FOUND".into()));
+                    let (seed, reason) = first_find(bug, 10_000).unwrap_or((u64::MAX, "NOT FOUND".into()));
                     println!("    {bug:?}: {}, // {reason:.150}", seed.wrapping_add(1).next_multiple_of(10));
                 }
             });

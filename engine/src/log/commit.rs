@@ -263,6 +263,11 @@ impl Shared {
             if group.length > 0 {
                 let how = if alone && !planted(Bug::AnswerBeforeSync) { Sync::Data } else { Sync::None };
                 group.file.write(group.start, &group.buffer, padded_length(group.length), how)?;
+                if planted(Bug::OldMemoryWrittenLast) && group.carried > 0 {
+                    let mut old = AlignedBuffer::new(BLOCK_BYTES);
+                    old.as_mut_slice()[..group.carried].copy_from_slice(&group.buffer.as_slice()[..group.carried]);
+                    group.file.write(group.start, &old, BLOCK_BYTES, how)?;
+                }
                 whole &= alone;
             }
             turn.unsynced |= !whole;

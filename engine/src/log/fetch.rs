@@ -17,7 +17,7 @@ use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
 use crate::observe::Source;
 use crate::segment::take::{Halt, Want, take};
-use crate::segment::walk::{Found, Walker};
+use crate::segment::walk::Walker;
 
 /// Least that one transfer asks for.
 const LEAST_BYTES: usize = 4 << 10;
@@ -45,7 +45,7 @@ impl Shared {
             }
         }
         let mut walker = Walker::new(&*place.file, place.base_offset, place.size);
-        let Some(first) = locate(place, &mut walker, wanted)? else {
+        let Some(first) = walker.locate(place.hint, wanted)? else {
             self.check_contiguous(place, wanted)?;
             return Ok(None);
         };
@@ -133,18 +133,4 @@ impl Shared {
             state.segments.get(&base_offset).and_then(|s| s.damage.clone()).or_else(|| state.read_only.clone());
         damage.map_or(Error::Closed, |d| Error::Damaged(Box::new(d)))
     }
-}
-
-/// The first batch whose last offset is not below `wanted`.
-fn locate(place: &Place, walker: &mut Walker<'_>, wanted: i64) -> Result<Option<Found>> {
-    if place.hint > 0 {
-        match walker.proves(place.hint, wanted) {
-            Ok(true) => return walker.find(place.hint, wanted),
-            Ok(false) | Err(Error::Damaged(_)) => {
-                tracing::debug!(position = place.hint, "index entry not believed")
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    walker.find(0, wanted)
 }

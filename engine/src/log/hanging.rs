@@ -203,8 +203,7 @@ impl Shared {
             (segment.file.clone(), segment.base_offset, segment.size, segment.hint_for(offset))
         };
         let mut walker = Walker::new(&*file, base, size);
-        let from = if hint > 0 && walker.proves(hint, offset).unwrap_or(false) { hint } else { 0 };
-        Ok((base, walker.find(from, offset)?.map_or(size, |found| found.position)))
+        Ok((base, walker.locate(hint, offset)?.map_or(size, |found| found.position)))
     }
 
     fn bytes_between(&self, from: (i64, u64), to: (i64, u64)) -> u64 {

@@ -1,10 +1,12 @@
 //! Offsets by time.
 
-use oncelog_formats::BatchView;
+use oncelog_device::planted::{Bug, planted};
+use oncelog_formats::{BatchView, TimeEntry};
 
 use super::Shared;
 use crate::error::{Error, Result};
 use crate::segment::scan::{Stop, scan};
+use crate::segment::walk::Walker;
 use crate::validate::DECODE_LIMIT_BYTES;
 
 /// The log end.
@@ -39,17 +41,43 @@ impl Shared {
                 None => return Ok(None),
             }
         };
-        let from = match timestamp {
-            LARGEST => segment.index.largest().map_or(0, |entry| segment.hint_for(entry.offset)),
-            _ => segment.hint_for(segment.index.lookup_timestamp(wanted).offset.max(log_start)),
+        let exact = timestamp == LARGEST;
+        let entry = match segment.index.largest() {
+            Some(largest) if exact => largest,
+            // Of the entry with this very timestamp nothing would tell that a batch before it has the same.
+            _ => segment.index.lookup_timestamp(wanted.saturating_sub(1)),
         };
         let (file, size, base) = (segment.file.clone(), segment.size, segment.base_offset);
+        let behind = Behind { entry, hint: segment.hint_for(entry.offset.max(log_start)), log_start };
         drop(state);
-        let exact = timestamp == LARGEST;
+        let from = behind.position(&mut Walker::new(&*file, base, size))?;
         let first = if exact { i64::MIN } else { log_start };
         match search(&*file, from, size, base, wanted, first, exact)? {
             None if from > 0 => Ok(search(&*file, 0, size, base, wanted, first, exact)?.flatten()),
             found => Ok(found.flatten()),
+        }
+    }
+}
+
+/// What the time index says of where to begin.
+struct Behind {
+    entry: TimeEntry,
+    /// Of the offset index.
+    hint: u64,
+    log_start: i64,
+}
+
+impl Behind {
+    /// Where to begin to look: at the log start, or at the batch of the entry if it carries that timestamp, so that those
+    /// before it are older; else at the front. An index is not believed.
+    fn position(&self, walker: &mut Walker<'_>) -> Result<u64> {
+        let Self { entry, hint, log_start } = *self;
+        match walker.locate(hint, entry.offset.max(log_start)) {
+            Ok(Some(found)) if entry.offset < log_start || found.header.max_timestamp == entry.timestamp => {
+                Ok(found.position)
+            }
+            Ok(_) | Err(Error::Damaged(_)) => Ok(0),
+            Err(error) => Err(error),
         }
     }
 }
@@ -77,6 +105,7 @@ fn search(
         Ok(if found.is_some() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) })
     })?;
     match end.stop {
+        _ if planted(Bug::TimeEndsAtDamage) => Ok(found),
         Stop::Broken(reason) if found.is_none() => {
             Err(Error::damaged(file.path(), end.position, end.next_offset, reason))
         }

@@ -261,6 +261,9 @@ impl Shared {
 
 /// What the pass could not read of the records that a truncation left.
 fn damage_before(recovered: &Recovery<'_>, size: u64) -> Option<Damage> {
+    if planted(Bug::TruncationOverlooksDamage) {
+        return None;
+    }
     if let Some(damage) = recovered.report.damage.first() {
         return Some(damage.clone());
     }
@@ -276,6 +279,7 @@ fn damage_before(recovered: &Recovery<'_>, size: u64) -> Option<Damage> {
 /// Half a truncation on disk is for the next opening to finish: nothing goes on until then.
 fn give_up(state: &mut State, error: Error) -> Error {
     match &error {
+        _ if planted(Bug::FailedTruncationTrusted) => error,
         Error::Device(failure) | Error::StorageFull(failure) | Error::Storage(failure) => {
             latch(state, (**failure).clone())
         }

@@ -19,8 +19,8 @@ const ANY: &str = "*";
 
 /// Damage in a segment file.
 #[derive(Debug)]
-struct Planted {
-    path: PathBuf,
+pub(super) struct Planted {
+    pub(super) path: PathBuf,
     bytes: Range<u64>,
 }
 
@@ -31,16 +31,22 @@ impl World {
         if finale != Finale::Well && self.random.percent(70) {
             self.sync(at);
         }
+        let hurt = if finale == Finale::DamagedWhileOpen { self.damage_while_open(at) } else { Vec::new() };
+        if self.is_done() {
+            return;
+        }
         let end = self.random.pick(&[End::Close, End::Close, End::Kill, End::PowerCut]);
+        let end = if hurt.is_empty() { end } else { End::Kill };
         let (survives, _) = self.end(end);
         if self.is_done() {
             return;
         }
         match finale {
             Finale::Well => self.reopen(survives, 0),
+            Finale::DamagedWhileOpen => self.check_damaged(at, survives, hurt),
             Finale::DamagedSideFile => self.damage_side_file(at, survives),
             Finale::DamagedSegment | Finale::MissingSegment => {
-                let planted = self.damage_segment(at, finale == Finale::MissingSegment);
+                let planted = self.damage_segment(at, finale == Finale::MissingSegment, false);
                 self.check_damaged(at, survives, planted);
             }
         }
@@ -68,7 +74,7 @@ impl World {
         self.device.contents(path).ok().flatten().unwrap_or_default()
     }
 
-    fn damage_segment(&mut self, at: usize, missing: bool) -> Vec<Planted> {
+    pub(super) fn damage_segment(&mut self, at: usize, missing: bool, headers: bool) -> Vec<Planted> {
         let segments = self.files(at, ".log");
         // That there was a first segment below those that are left nobody can tell: retention may have taken it.
         let first = usize::from(missing && segments.len() > 1);
@@ -87,7 +93,9 @@ impl World {
         let batches = whole_batches(&self.contents(&path));
         let batch = batches[self.random.index(batches.len())].clone();
         // The CRC begins at byte 17 of a batch; what stands before it is not all known to be wrong (storage.md W11).
-        let position = batch.start + 17 + self.random.below(batch.end - batch.start - 17);
+        let any = batch.start + 17 + self.random.below(batch.end - batch.start - 17);
+        // Whoever steps over a header has to believe the last offset that stands there.
+        let position = if headers && self.random.percent(50) { batch.start + 23 + any % 4 } else { any };
         let kind = self.random.pick(&[SectorDamage::Flipped, SectorDamage::Flipped, SectorDamage::Zeroed]);
         self.device.damage_sector(&path, position, kind).expect("a healthy disk");
         let sector = position / 512 * 512;
@@ -146,6 +154,8 @@ impl World {
         }
         let repaired = &log.report().repaired;
         if !excused {
+            let times = self.check_times(at, &[]);
+            self.hold(at, times.map_err(|reason| format!("with damage in {}: {reason}", path.display())));
             self.believe_producers(at);
             self.check_views(at);
         } else if log.log_start_offset() == 0 {
@@ -186,7 +196,7 @@ impl World {
     }
 
     /// Segment files of this log in which something was planted.
-    fn affected(&self, at: usize, planted: &[Planted]) -> Vec<String> {
+    pub(super) fn affected(&self, at: usize, planted: &[Planted]) -> Vec<String> {
         let directory = self.directory(at);
         let ours = planted.iter().filter(|planted| planted.path.starts_with(&directory));
         let gone = |path: &Path| self.device.length(path).is_ok_and(|length| length.is_none());
@@ -260,7 +270,7 @@ impl World {
 ///
 /// Where a misdirected write has put whole later batches exactly in the place of others, the log looks like one in which
 /// compaction or a leader left a gap: batches carry nothing that would tell.
-fn read_around(log: &Log, facts: &[Fact], misdirected: bool) -> Result<Vec<(Fact, Damage)>, String> {
+pub(super) fn read_around(log: &Log, facts: &[Fact], misdirected: bool) -> Result<Vec<(Fact, Damage)>, String> {
     let mut unread = Vec::new();
     let mut at = facts.partition_point(|fact| fact.last_offset < log.log_start_offset());
     while let Some(fact) = facts.get(at).filter(|fact| fact.last_offset < log.log_end_offset()) {
@@ -292,9 +302,14 @@ fn read_around(log: &Log, facts: &[Fact], misdirected: bool) -> Result<Vec<(Fact
 }
 
 /// Whether the damage is said of a file where something was planted, at or before this fact.
-fn names(damage: &Damage, fact: &Fact, files: &[String]) -> bool {
+pub(super) fn names(damage: &Damage, fact: &Fact, files: &[String]) -> bool {
+    damage.offset <= fact.last_offset && is_of(damage, files)
+}
+
+/// Whether the damage is said of one of these files.
+pub(super) fn is_of(damage: &Damage, files: &[String]) -> bool {
     let file = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    damage.offset <= fact.last_offset && files.iter().any(|affected| affected == file || affected == ANY)
+    files.iter().any(|affected| affected == file || affected == ANY)
 }
 
 /// Where each of the whole batches at the front of a segment lies. Knows only lengths.

@@ -5,6 +5,7 @@
 
 mod appends;
 mod damage;
+mod damage_while_open;
 mod reads;
 mod restart;
 mod upkeep;

@@ -73,7 +73,12 @@ impl Recovery<'_> {
             .iter()
             .all(|f| f.partial_bytes == 0 && f.first_not_increasing.is_none() && f.first_out_of_range.is_none());
         let index_end = entries.last().map(|e| e.offset).filter(|_| first_sound && ordered);
-        let usable = first_sound && findings.iter().all(|f| f.is_clean()) && entries.last().is_none_or(&mut sound);
+        let mut usable = first_sound && findings.iter().all(|f| f.is_clean()) && entries.last().is_none_or(&mut sound);
+        if let Some(largest) = index.largest().filter(|_| usable) {
+            // Who looks for a time passes whole segments by this one alone.
+            let found = walker.locate(index.lookup_offset(largest.offset), largest.offset).unwrap_or_default();
+            usable = found.is_some_and(|found| found.header.max_timestamp == largest.timestamp);
+        }
         if !usable {
             self.report.repaired.push(format!("index of segment {base} is not what the log says: rebuilt"));
         }
