@@ -117,7 +117,7 @@ fn a_zombie_is_fenced_whatever_the_order() {
 
 #[test]
 fn a_late_transaction_is_counted_once_and_until_it_ends() {
-    let (place, _engine, log) = open();
+    let (place, engine, log) = open();
     let guard = log.start_verification(7, 0, 0, 0).expect("a guard");
     log.append_wait(Append { guard, ..Append::client(&data(7, 0, 0)) }).expect("it is stored");
     let at = |minutes: i64| {
@@ -130,4 +130,8 @@ fn a_late_transaction_is_counted_once_and_until_it_ends() {
     assert_eq!(at(30), (1, 1));
     log.append_wait(Append::coordinator(&marker(7, 0, 0))).expect("the marker is stored");
     assert_eq!(at(31), (0, 1));
+    let text = engine.metrics_text();
+    let told = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.rsplit(' ').next());
+    assert_eq!(told("oncelog_late_transactions{"), Some("0"));
+    assert_eq!(told("oncelog_late_transactions_total{"), Some("1"));
 }

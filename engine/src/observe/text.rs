@@ -223,6 +223,8 @@ impl Text<'_> {
         self.each("oncelog_late_transactions", "gauge", "Transactions open for too long.", |log| {
             log.log.late.counts().0
         });
+        let help = "Transactions that were ever found open for too long.";
+        self.each("oncelog_late_transactions_total", "counter", help, |log| log.log.late.counts().1);
         self.each("oncelog_read_only", "gauge", "1 if damage was found and the log takes no appends.", |log| {
             u8::from(log.read_only)
         });
