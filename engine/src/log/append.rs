@@ -12,11 +12,11 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::batch::stamp;
 use oncelog_formats::{BatchHeader, BatchView, Compression};
 use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, CompletedTxn, Forgotten, Hint, Incoming, Known, Origin, ProducerEntry, ProducerTable,
-    Refusal, Update, Verdict, admit,
+    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Refusal, Update, Verdict, admit,
 };
 
 use super::Shared;
+use super::recover::rejoin;
 use super::roll::RollCheck;
 use super::state::State;
 use super::ticket::Ticket;
@@ -412,18 +412,6 @@ fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
     }
     for completed in changes().filter_map(|change| change.completed.as_ref()) {
         complete_txn(state, completed);
-    }
-}
-
-/// A set of batches that left a producer's epoch and came back to it leaves it the batches from `before` the set: Kafka
-/// looks at epochs before and after a set, not within.
-fn rejoin(producers: &mut ProducerTable, id: i64, before: &ProducerEntry) {
-    if let Some(after) = producers.get(id)
-        && after.epoch == before.epoch
-        && before.forgotten != Forgotten::Producer
-        && !before.batches().is_empty()
-    {
-        producers.put(id, after.with_older(before.batches()));
     }
 }
 

@@ -134,7 +134,7 @@ impl Recovery<'_> {
         head.open_txns.iter().for_each(|(producer_id, first_offset)| txns.start(*producer_id, *first_offset));
         // Who has a transaction open is looked at without being asked for.
         let open: BTreeSet<usize> = txns.ongoing().filter_map(|(id, _)| table.missing_page(id)).collect();
-        self.view = View { producers: table, txns, reach: reach_of(&head) };
+        self.view = View { producers: table, txns, reach: reach_of(&head), ..View::default() };
         let few = pages.count() <= PAGES_AT_ONCE;
         self.begun = Some(Begun { chain, pages: Some(pages), is_large: !few, ..Begun::default() });
         open.into_iter().try_for_each(|page| self.supply(page))?;

@@ -41,8 +41,8 @@ use crate::segment::scan::scan_ahead;
 use begin::Resume;
 pub(in crate::log) use begin::{Begun, PutOff, supply};
 pub(super) use kept::{drop_forgotten, forget_expired};
-pub(in crate::log) use replay::Reach;
 use replay::View;
+pub(in crate::log) use replay::{Reach, rejoin};
 
 /// What a recovery works with.
 #[derive(Clone, Copy)]
@@ -458,6 +458,8 @@ impl<'a> Recovery<'a> {
         }
         (segment.size, segment.next_offset, segment.data_end) = (end.position, end.next_offset, end.next_offset);
         let goes_on = self.judge(&mut segment, &opened, end)?;
+        // A crash makes Kafka look at the batches one by one.
+        self.view.end_set(base < self.starts.doubt);
         Ok((segment, goes_on))
     }
 }

@@ -4,8 +4,10 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::BatchView;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{
-    AdmitOptions, CompletedTxn, Incoming, OpenTxns, Origin, ProducerTable, Refusal, Verdict, absorb, admit,
+    AdmitOptions, CompletedTxn, Forgotten, Incoming, OpenTxns, Origin, ProducerEntry, ProducerTable, Refusal, Verdict,
+    absorb, admit,
 };
+use std::collections::BTreeMap;
 
 use super::{Rebuild, Recovery};
 use crate::error::Result;
@@ -18,6 +20,8 @@ pub(in crate::log) struct View {
     pub producers: ProducerTable,
     pub txns: OpenTxns,
     pub reach: Reach,
+    /// Producers that left an epoch within the segment at hand, as they were before they first did.
+    pub(super) left: BTreeMap<i64, ProducerEntry>,
 }
 
 /// Which batches count in what is known of transactions: what lies before may have been forgotten, as Kafka does.
@@ -40,14 +44,18 @@ impl View {
                 transactional_from = Some(0);
             }
         }
-        Self { producers, txns, reach: Reach { complete_from: offset, transactional_from } }
+        let reach = Reach { complete_from: offset, transactional_from };
+        Self { producers, txns, reach, left: BTreeMap::new() }
     }
 
     /// What stands in the log counts, whatever the rules say; only what the rules say of it is reported. Answers the
     /// transaction that is aborted here.
     pub fn apply(&mut self, batch: &Incoming, append_ms: i64) -> std::result::Result<Option<AbortedTxn>, Refusal> {
-        let Replayed { uses_transactions, started_txn, completed, refusal } =
+        let Replayed { uses_transactions, started_txn, completed, refusal, left } =
             replay(&mut self.producers, batch, append_ms);
+        if let Some(before) = left {
+            self.left.entry(batch.producer_id).or_insert(before);
+        }
         if uses_transactions {
             self.reach.transactional_from.get_or_insert(batch.first_offset);
         }
@@ -68,6 +76,29 @@ impl View {
     }
 }
 
+impl View {
+    /// A segment ends that Kafka's load reads as one set.
+    pub fn end_set(&mut self, is_set: bool) {
+        for (id, before) in std::mem::take(&mut self.left) {
+            if is_set {
+                rejoin(&mut self.producers, id, &before);
+            }
+        }
+    }
+}
+
+/// A set of batches that left a producer's epoch and came back to it leaves it the batches from `before` the set: Kafka
+/// looks at epochs before and after a set, not within.
+pub(in crate::log) fn rejoin(producers: &mut ProducerTable, id: i64, before: &ProducerEntry) {
+    if let Some(after) = producers.get(id)
+        && after.epoch == before.epoch
+        && before.forgotten != Forgotten::Producer
+        && !before.batches().is_empty()
+    {
+        producers.put(id, after.with_older(before.batches()));
+    }
+}
+
 /// What one batch of the log did.
 #[derive(Default)]
 pub(in crate::log) struct Replayed {
@@ -76,6 +107,8 @@ pub(in crate::log) struct Replayed {
     completed: Option<CompletedTxn>,
     /// What the rules say of it; it counts all the same.
     refusal: Option<Refusal>,
+    /// The producer before it left its epoch with this batch.
+    left: Option<ProducerEntry>,
 }
 
 /// One batch of the log applied to its producer.
@@ -99,8 +132,9 @@ pub(in crate::log) fn replay(producers: &mut ProducerTable, batch: &Incoming, ap
         }
         Verdict::Duplicate(_) => return Replayed::default(),
     };
+    let left = if update.forgets { producers.get(id) } else { None };
     producers.apply(id, &update, hint);
-    Replayed { uses_transactions: update.standing.uses_transactions(), ..replayed }
+    Replayed { uses_transactions: update.standing.uses_transactions(), left, ..replayed }
 }
 
 impl Recovery<'_> {
