@@ -48,10 +48,11 @@ impl Shared {
             _ => segment.index.lookup_timestamp(wanted.saturating_sub(1)),
         };
         let (file, size, base) = (segment.file.clone(), segment.size, segment.base_offset);
-        let behind = Behind { entry, hint: segment.hint_for(entry.offset.max(log_start)), log_start };
+        // The largest timestamp is that of the files, whatever may be read of them.
+        let first = if exact { i64::MIN } else { log_start };
+        let behind = Behind { entry, hint: segment.hint_for(entry.offset.max(first)), first };
         drop(state);
         let from = behind.position(&mut Walker::new(&*file, base, size))?;
-        let first = if exact { i64::MIN } else { log_start };
         match search(&*file, from, size, base, wanted, first, exact)? {
             None if from > 0 => Ok(search(&*file, 0, size, base, wanted, first, exact)?.flatten()),
             found => Ok(found.flatten()),
@@ -64,16 +65,17 @@ struct Behind {
     entry: TimeEntry,
     /// Of the offset index.
     hint: u64,
-    log_start: i64,
+    /// The first offset that counts.
+    first: i64,
 }
 
 impl Behind {
-    /// Where to begin to look: at the log start, or at the batch of the entry if it carries that timestamp, so that those
-    /// before it are older; else at the front. An index is not believed.
+    /// Where to begin to look: at the first offset that counts, or at the batch of the entry if it carries that timestamp,
+    /// so that those before it are older; else at the front. An index is not believed.
     fn position(&self, walker: &mut Walker<'_>) -> Result<u64> {
-        let Self { entry, hint, log_start } = *self;
-        match walker.locate(hint, entry.offset.max(log_start)) {
-            Ok(Some(found)) if entry.offset < log_start || found.header.max_timestamp == entry.timestamp => {
+        let Self { entry, hint, first } = *self;
+        match walker.locate(hint, entry.offset.max(first)) {
+            Ok(Some(found)) if entry.offset < first || found.header.max_timestamp == entry.timestamp => {
                 Ok(found.position)
             }
             Ok(_) | Err(Error::Damaged(_)) => Ok(0),
