@@ -89,9 +89,6 @@ impl<'a> Walker<'a> {
                     Ordering::Greater => before,
                 };
                 self.check_witness(witness, offset)?;
-                if base_offset > offset {
-                    self.check_follower(&found)?;
-                }
                 return Ok(Some(found));
             }
             expected = found.header.next_offset();
@@ -99,19 +96,6 @@ impl<'a> Walker<'a> {
             before = Some(found);
         }
         Ok(None)
-    }
-
-    /// No checksum covers a base offset: one that claims a gap before its batch must leave room for the batch behind it.
-    fn check_follower(&mut self, found: &Found) -> Result<()> {
-        let next_offset = found.header.next_offset();
-        match self.header(found.position + found.header.size_bytes() as u64)? {
-            Some(next) if next.header.base_offset < next_offset && !planted(Bug::HeaderBelieved) => {
-                let reason =
-                    format!("a batch that says it ends at offset {next_offset}, but the next one begins before");
-                Err(Error::damaged(self.file.path(), found.position, next.header.base_offset, reason))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn check_witness(&self, witness: Option<Found>, offset: i64) -> Result<()> {
