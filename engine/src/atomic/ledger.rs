@@ -253,16 +253,17 @@ impl Ledger {
     fn order(&self, log: &Log, producer_id: i64, parts: &[Marked], now_ms: i64) -> Result<(Ticket, usize)> {
         let _no_cut = self.order.read();
         let carried = self.carry(producer_id, parts)?;
-        let named = parts.iter().zip(&carried);
+        let ends: Vec<i64> = carried.iter().map(|undurable| undurable.end_offset).collect();
+        let named = parts.iter().zip(carried);
         let named = named.map(|(part, Undurable { batches, .. })| Part {
             log: part.log.name(),
             first_offset: part.first_offset,
-            batches: batches.clone(),
+            batches,
         });
         let bytes = record(&Decision::Commit(named.collect()), now_ms)?;
         self.state.lock().deciding.insert(producer_id, log.log_end_offset());
         let ticket = log.append(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) })?;
-        for (part, Undurable { end_offset, .. }) in parts.iter().zip(carried) {
+        for (part, end_offset) in parts.iter().zip(ends) {
             part.log.note_covered(end_offset);
         }
         Ok((ticket, bytes.len()))

@@ -69,11 +69,7 @@ impl Shared {
 
 fn count(part: &Part, position: i64, limit: i64, aborted: &Aborted, lag: &mut Lag) -> Result<()> {
     let mut walker = Walker::new(&*part.file, part.base_offset, part.size);
-    let mut at = match part.hint {
-        0 => 0,
-        hint if walker.proves(hint, position).unwrap_or(false) => hint,
-        _ => 0,
-    };
+    let mut at = walker.start(part.hint, position)?;
     while let Some(found) = walker.header(at)? {
         let header = found.header;
         if header.base_offset >= limit {

@@ -82,8 +82,8 @@ impl Place {
 
 impl Shared {
     pub(crate) fn read(&self, read: &Read) -> Result<Fetched> {
-        if read.isolation != Isolation::LogEnd && read.offset >= self.state.lock().log_start {
-            self.settle_high_watermark()?;
+        if read.isolation != Isolation::LogEnd {
+            self.settle_high_watermark(read.offset)?;
         }
         loop {
             if let Some(fetched) = self.try_read(read)? {
@@ -95,11 +95,14 @@ impl Shared {
     /// A leader may name a high watermark inside a batch; readers see whole batches, so it then stands at the batch's
     /// base, as in Kafka from the first read on that is not below the log start. Between batches it stands at the next, or
     /// at the end.
-    fn settle_high_watermark(&self) -> Result<()> {
+    fn settle_high_watermark(&self, read_offset: i64) -> Result<()> {
         let asked = {
             let state = self.state.lock();
+            if state.high_watermark_settled || read_offset < state.log_start || state.check_usable().is_err() {
+                return Ok(());
+            }
             let first_base = state.segments.first_key_value().map_or(0, |(base, _)| *base);
-            if state.high_watermark_settled || state.high_watermark < first_base || state.check_usable().is_err() {
+            if state.high_watermark < first_base {
                 return Ok(());
             }
             state.high_watermark

@@ -135,12 +135,12 @@ impl Shared {
         if !planted(Bug::RetentionBeforeSnapshot) {
             self.write_side_files()?;
         }
-        let new_start = {
+        let (new_start, rises) = {
             let state = self.state.lock();
             let last = bases[bases.len() - 1];
-            next_base(&state, last).unwrap_or(state.log_start).max(state.log_start)
+            let new_start = next_base(&state, last).unwrap_or(state.log_start).max(state.log_start);
+            (new_start, new_start > state.log_start)
         };
-        let rises = new_start > self.state.lock().log_start;
         self.store_log_start(new_start)?;
         self.raise_log_start(new_start)?;
         self.commit_all(super::types::Ack::Durable)?;

@@ -27,8 +27,9 @@ impl Shared {
             return Ok(());
         }
         self.commit_leftovers()?;
-        self.tail.expire(self.clock.monotonic_ns());
-        self.ahead.expire(self.clock.monotonic_ns());
+        let now_ns = self.clock.monotonic_ns();
+        self.tail.expire(now_ns);
+        self.ahead.expire(now_ns);
         self.watch_transactions();
         self.prepare_ahead()?;
         self.spares.step()?;

@@ -150,9 +150,9 @@ pub(crate) fn read_ahead<T>(
         bytes += stretch.length();
     }
     gauge.begin(bytes);
-    let ahead = Pieces { stretches, before, buffers, gauge, belt: Mutex::default(), changed: Condvar::new() };
+    let belt = Mutex::new(Belt { length: FIRST_BYTES, ..Belt::default() });
+    let ahead = Pieces { stretches, before, buffers, gauge, belt, changed: Condvar::new() };
     ahead.begin(&mut ahead.belt.lock(), 0);
-    ahead.belt.lock().length = FIRST_BYTES;
     // Threads for less than that cost more than they save.
     let helpers = if bytes > PIECE_BYTES as u64 { helpers } else { 0 };
     std::thread::scope(|scope| {
@@ -350,6 +350,7 @@ fn check(piece: &Piece, whole: Range<u64>) -> Range<u64> {
     whole.start..good
 }
 
-fn block_of(position: u64) -> u64 {
+/// Where the block of `position` begins.
+pub(super) fn block_of(position: u64) -> u64 {
     position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64
 }

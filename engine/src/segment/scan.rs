@@ -10,7 +10,7 @@ use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile};
 use oncelog_formats::batch::{FRAME_BYTES, HEADER_BYTES, MAGIC};
 use oncelog_formats::{BatchHeader, BatchView};
 
-use super::pieces::{FIRST_BYTES, PIECE_BYTES, Piece, Pieces, Stretch};
+use super::pieces::{FIRST_BYTES, PIECE_BYTES, Piece, Pieces, Stretch, block_of};
 use crate::error::Result;
 
 /// How far behind the last good batch anything but zeroes is looked for. What a crash leaves half written is shorter; a
@@ -220,7 +220,7 @@ impl<'a> Window<'a> {
     }
 
     fn read(&mut self, position: u64, end: u64) -> Result<()> {
-        let start = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let start = block_of(position);
         let left = (self.end - start) as usize;
         let want = ((end - start) as usize).max(self.chunk).min(left);
         let length = want.next_multiple_of(BLOCK_BYTES);

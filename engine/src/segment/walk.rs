@@ -24,14 +24,14 @@ pub(crate) struct Walker<'a> {
     file: &'a dyn DeviceFile,
     base_offset: i64,
     size: u64,
-    start: u64,
+    held_from: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Walker<'a> {
     /// Over the first `size` bytes of the file of segment `base_offset`.
     pub fn new(file: &'a dyn DeviceFile, base_offset: i64, size: u64) -> Self {
-        Self { file, base_offset, size, start: 0, buffer: Vec::new() }
+        Self { file, base_offset, size, held_from: 0, buffer: Vec::new() }
     }
 
     /// The batch at `position`, `None` at the end.
@@ -39,16 +39,16 @@ impl<'a> Walker<'a> {
         if position >= self.size {
             return Ok(None);
         }
-        let held = self.start..self.start + self.buffer.len() as u64;
+        let held = self.held_from..self.held_from + self.buffer.len() as u64;
         if !(held.contains(&position) && position + HEADER_BYTES as u64 <= held.end) {
             let mut bytes = std::mem::take(&mut self.buffer);
             bytes.resize(CHUNK_BYTES.min((self.size - position) as usize), 0);
             // Should this fail, nothing is held: a caller that goes on must not find what was never read.
             let got = self.file.read(position, &mut bytes)?;
             bytes.truncate(got);
-            (self.start, self.buffer) = (position, bytes);
+            (self.held_from, self.buffer) = (position, bytes);
         }
-        let bytes = &self.buffer[(position - self.start) as usize..];
+        let bytes = &self.buffer[(position - self.held_from) as usize..];
         let damaged = |reason: String| Error::damaged(self.file.path(), position, -1, reason);
         let header = BatchHeader::parse(bytes).map_err(|e| damaged(e.to_string()))?;
         if position + header.size_bytes() as u64 > self.size {
@@ -60,14 +60,23 @@ impl<'a> Walker<'a> {
     /// The first batch whose last offset is not below `offset`: from `hint` on if what stands there proves it right, else
     /// from the front. An index is not believed.
     pub fn locate(&mut self, hint: u64, offset: i64) -> Result<Option<Found>> {
-        if hint > 0 {
-            match self.proves(hint, offset) {
-                Ok(true) => return self.find(hint, offset),
-                Ok(false) | Err(Error::Damaged(_)) => tracing::debug!(position = hint, "index entry not believed"),
-                Err(error) => return Err(error),
-            }
+        let start = self.start(hint, offset)?;
+        self.find(start, offset)
+    }
+
+    /// Where to look for `offset` from: `hint` or the front, by [`Self::locate`]'s rule.
+    pub fn start(&mut self, hint: u64, offset: i64) -> Result<u64> {
+        if hint == 0 {
+            return Ok(0);
         }
-        self.find(0, offset)
+        match self.proves(hint, offset) {
+            Ok(true) => Ok(hint),
+            Ok(false) | Err(Error::Damaged(_)) => {
+                tracing::debug!(position = hint, "index entry not believed");
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The first batch at or behind `position` whose last offset is not below `offset`.

@@ -74,9 +74,7 @@ impl View {
             last_stable_offset,
         }))
     }
-}
 
-impl View {
     /// A segment ends that Kafka's load reads as one set.
     pub fn end_set(&mut self, is_set: bool) {
         for (id, before) in std::mem::take(&mut self.left) {
