@@ -8,6 +8,8 @@ pub mod clock;
 
 mod huge_pages;
 
+mod prefetch;
+
 mod arena;
 
 mod record_lock;
@@ -44,6 +46,7 @@ pub use error::{DeviceError, DeviceErrorKind};
 pub use fault::{FaultDevice, FaultOp};
 pub use memory::{MemoryDevice, SectorDamage};
 pub use overlay::OverlayDevice;
+pub use prefetch::prefetch;
 pub use probe::MachineReport;
 pub use record::RecordDevice;
 pub use uring::{Bell, LANE_DEPTH, Lane, LaneWrite, UringDevice};

@@ -4,6 +4,7 @@
 //! answers for -1 ("no sequence") also end up on disk.
 
 /// `sequence` plus `increment`, wrapping from 2^31-1 to 0. Outside the domain the result is Kafka's, never a panic.
+#[inline]
 #[must_use]
 pub fn sequence_add(sequence: i32, increment: i32) -> i32 {
     if sequence > i32::MAX.wrapping_sub(increment) {
@@ -14,6 +15,7 @@ pub fn sequence_add(sequence: i32, increment: i32) -> i32 {
 }
 
 /// `sequence` minus `decrement`, wrapping from 0 to 2^31-1. Outside the domain the result is Kafka's, never a panic.
+#[inline]
 #[must_use]
 pub fn sequence_sub(sequence: i32, decrement: i32) -> i32 {
     if sequence < decrement {
@@ -24,6 +26,7 @@ pub fn sequence_sub(sequence: i32, decrement: i32) -> i32 {
 }
 
 /// Whether `sequence` lies in the half of the domain that comes after `other`, the wrap counted in.
+#[inline]
 #[must_use]
 pub fn sequence_is_after(sequence: i32, other: i32) -> bool {
     (1..=i32::MAX / 2).contains(&sequence_sub(sequence, other))

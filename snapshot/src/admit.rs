@@ -121,7 +121,7 @@ pub enum Verdict {
 /// an earlier batch of the same append led to (none for the first batch), `verification` what is pending for the producer.
 /// Batches without a producer id are not asked about here. Rules of form (sequences below 0, control batches of clients)
 /// are the validator's, not asked here.
-#[inline]
+#[inline(always)]
 pub fn admit(
     known: &Known,
     working: Option<&Standing>,
@@ -145,6 +145,7 @@ pub fn admit(
 
 /// What a batch changes that stands in the log whatever the rules say: what replication of a refused batch would have led
 /// to. A log that holds such a batch must still open; the caller reports it.
+#[inline(always)]
 pub fn absorb(current: &Standing, batch: &Incoming, now_ms: i64) -> Update {
     let mut update = Update { standing: *current, forgets: false, batch: None, last_append_ms: now_ms };
     let standing = &mut update.standing;
@@ -188,6 +189,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
+    #[inline]
     fn check(&self) -> Result<(), Refusal> {
         if matches!(self.options.origin, Origin::Client | Origin::Coordinator) && self.batch.transactional {
             self.check_transactional()?;
@@ -201,6 +203,7 @@ impl Question<'_> {
     }
 
     /// P2, P3 and E2: what is asked of transactional batches first, unless their transaction is open.
+    #[inline]
     fn check_transactional(&self) -> Result<(), Refusal> {
         if self.current.has_open_txn_in(self.batch.epoch) {
             return Ok(());
@@ -214,6 +217,7 @@ impl Question<'_> {
     }
 
     /// P4 to P9.
+    #[inline]
     fn check_data(&self) -> Result<(), Refusal> {
         if self.options.origin != Origin::Replication {
             self.check_not_stale()?;
@@ -234,6 +238,7 @@ impl Question<'_> {
     }
 
     /// P5 to P8.
+    #[inline]
     fn sequence_fits(&self) -> bool {
         let sequence = self.batch.base_sequence;
         if let Some(pending) = self.verification {
@@ -275,6 +280,7 @@ impl Question<'_> {
         Ok(())
     }
 
+    #[inline(always)]
     fn append(&self) -> Verdict {
         let update = absorb(self.current, self.batch, self.options.now_ms);
         let was_open = self.current.txn_first_offset;
@@ -292,10 +298,12 @@ impl Question<'_> {
         Verdict::Append { update, completed, started_txn, clears_verification }
     }
 
+    #[inline]
     fn check_not_stale(&self) -> Result<(), Refusal> {
         if self.batch.epoch < self.current.epoch { Err(self.stale()) } else { Ok(()) }
     }
 
+    #[cold]
     fn stale(&self) -> Refusal {
         Refusal::InvalidProducerEpoch {
             producer_id: self.batch.producer_id,
@@ -304,6 +312,7 @@ impl Question<'_> {
         }
     }
 
+    #[cold]
     fn txn_state(&self, conflict: TxnStateConflict) -> Refusal {
         Refusal::InvalidTxnState { producer_id: self.batch.producer_id, conflict }
     }

@@ -97,16 +97,19 @@ impl Default for Standing {
 
 impl Standing {
     /// Whether a transaction is open and `epoch` is the epoch in force.
+    #[inline]
     pub fn has_open_txn_in(&self, epoch: i16) -> bool {
         self.txn_first_offset.is_some() && self.epoch == epoch
     }
 
     /// Whether a transaction is open or a marker was seen.
+    #[inline]
     pub fn uses_transactions(&self) -> bool {
         self.coordinator_epoch >= 0 || self.txn_first_offset.is_some()
     }
 
     /// The sequence that must come next: 0 after none and after the largest.
+    #[inline]
     pub fn next_sequence(&self) -> i32 {
         sequence_add(self.last_sequence, 1)
     }
@@ -251,6 +254,7 @@ impl ProducerEntry {
 
 /// The descriptor of a data batch. Its first sequence is counted back from the last one, as Kafka does: a batch without
 /// sequences (-1) gets one that no client can send.
+#[inline]
 pub fn batch_meta(last_sequence: i32, first_offset: i64, last_offset: i64, timestamp: i64) -> BatchMeta {
     let delta = i32::try_from(last_offset.saturating_sub(first_offset)).unwrap_or(i32::MAX);
     let first_sequence = sequence_sub(last_sequence, delta);

@@ -27,6 +27,7 @@ pub struct Verification {
 
 impl Verification {
     /// Whether this batch of the producer is what was asked for, or ends it (V4).
+    #[inline]
     pub fn is_served_by(&self, batch: &Incoming) -> bool {
         let of_next_txn = batch.marker.is_some() && self.bumps_epoch && self.epoch == batch.epoch;
         batch.transactional && !of_next_txn
@@ -81,6 +82,7 @@ impl Verifications {
     }
 
     /// The entry of `producer_id`.
+    #[inline]
     pub fn get(&self, producer_id: i64) -> Option<&Verification> {
         self.entries.get(&producer_id)
     }

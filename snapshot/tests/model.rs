@@ -181,7 +181,13 @@ impl World {
         let entry = self.model.get(&id).copied();
         let (batch, origin) = self.batch(id, entry.unwrap_or_default());
         let options = self.options(origin);
-        let (known, hint) = self.table.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
+        // Of just now, of another producer, or none.
+        let hint = match self.below(8) {
+            0 => Hint::default(),
+            1 => self.table.find(id ^ 64),
+            _ => self.table.find(id),
+        };
+        let known = self.table.look(id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
         let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
         assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
         match admit(&known, None, None, &batch, &options) {

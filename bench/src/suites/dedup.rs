@@ -1,8 +1,9 @@
 //! `dedup`: the verdict on a batch and what it changes, without anything else of a log.
 //!
 //! Every producer sends its batches in rounds, in an order without pattern, and has sent five before the clock starts. In the
-//! dependent cases the next producer is known only when the answer is there. A map does both steps with one search; the
-//! engine needs two, since it makes sure of space between them, and keeps a digest besides.
+//! dependent cases the next producer is known only when the answer is there; in sets sixteen are known at once, as in what a
+//! follower takes from its leader. A map does both steps with one search; the engine needs two, since it makes sure of space
+//! between them, and keeps a digest besides.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -32,35 +33,54 @@ const MILLION: u32 = 1_000_000;
 fn run(bench: &mut Bench) -> Result<(), Failure> {
     let largest: &[u32] = bench.options.amount(&[10 * MILLION], &[]);
     for &producers in [1, 1000, 100_000, MILLION].iter().chain(largest) {
-        for case in [Case { producers, ..Case::DENSE }, Case { producers, dependent: true, ..Case::DENSE }] {
+        for lookups in [Lookups::Independent, Lookups::Dependent, Lookups::Sets] {
+            let case = Case { producers, lookups, ..Case::DENSE };
             case.compare(bench)?;
         }
     }
     let million = Case { producers: MILLION, ..Case::DENSE };
-    for duplicate in [Case { duplicate: true, ..million }, Case { duplicate: true, dependent: true, ..million }] {
-        duplicate.compare(bench)?;
+    for lookups in [Lookups::Independent, Lookups::Dependent, Lookups::Sets] {
+        Case { duplicate: true, lookups, ..million }.compare(bench)?;
     }
-    for sparse in [Case { sparse: true, ..million }, Case { sparse: true, dependent: true, ..million }] {
-        sparse.compare(bench)?;
+    for lookups in [Lookups::Independent, Lookups::Dependent, Lookups::Sets] {
+        Case { sparse: true, lookups, ..million }.compare(bench)?;
     }
     Ok(())
 }
+
+/// What is known of the next batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lookups {
+    /// Everything, but it is taken alone.
+    Independent,
+    /// Its producer only behind the answer before.
+    Dependent,
+    /// It comes together with others.
+    Sets,
+}
+
+/// Batches of a set.
+const SET: usize = 16;
 
 #[derive(Clone, Copy)]
 struct Case {
     producers: u32,
     sparse: bool,
-    dependent: bool,
+    lookups: Lookups,
     duplicate: bool,
 }
 
 impl Case {
-    const DENSE: Self = Self { producers: 1, sparse: false, dependent: false, duplicate: false };
+    const DENSE: Self = Self { producers: 1, sparse: false, lookups: Lookups::Independent, duplicate: false };
 
     fn name(&self) -> String {
-        let Self { producers, sparse, dependent, duplicate } = *self;
+        let Self { producers, sparse, lookups, duplicate } = *self;
         let ids = if sparse { "sparse" } else { "dense" };
-        let lookups = if dependent { "dependent" } else { "independent" };
+        let lookups = match lookups {
+            Lookups::Independent => "independent",
+            Lookups::Dependent => "dependent",
+            Lookups::Sets => "sets-of-16",
+        };
         let kind = if duplicate { "duplicate" } else { "append" };
         format!("producers={producers} ids={ids} lookups={lookups} kind={kind}")
     }
@@ -89,18 +109,22 @@ impl Case {
         let rounds = (4 * i64::from(MILLION) / i64::from(self.producers)).clamp(1, 4 * i64::from(MILLION)) as i32;
         // Nobody knows that this is 0, so nothing begins before the answer is there.
         let mut nothing = black_box(0);
+        let mut set = Vec::with_capacity(SET);
         let mut done = 0_u64;
         let started = Instant::now();
         for round in 0..rounds {
             let sequence = if self.duplicate { 2 } else { ROUNDS_BEFORE + round };
-            for &number in &order {
-                let id = self.id(number) + nothing;
-                let answer = table.take(&batch(id, sequence, offset));
-                if self.dependent {
+            for some in order.chunks(if self.lookups == Lookups::Sets { SET } else { 1 }) {
+                set.clear();
+                for &number in some {
+                    set.push(batch(self.id(number) + nothing, sequence, offset));
+                    offset += 1;
+                }
+                let answer = if self.lookups == Lookups::Sets { table.take_set(&set) } else { table.take(&set[0]) };
+                if self.lookups == Lookups::Dependent {
                     nothing = answer >> 62;
                 }
-                offset += 1;
-                done += 1;
+                done += set.len() as u64;
             }
         }
         let took = started.elapsed();

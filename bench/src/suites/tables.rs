@@ -1,8 +1,7 @@
 //! The producer table and what one would use instead, behind one door.
 
-use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, Incoming, Origin, ProducerEntry, ProducerTable, Update, Verdict, admit,
-};
+use oncelog_device::prefetch;
+use oncelog_snapshot::{AdmitOptions, Incoming, Origin, ProducerEntry, ProducerTable, Verdict, admit};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 
@@ -10,6 +9,11 @@ use std::hash::{BuildHasher, Hash};
 pub(super) trait Table {
     /// The verdict on a batch, stored if it says so: the offset at which the batch stands.
     fn take(&mut self, batch: &Incoming) -> i64;
+
+    /// The same for several known at once; the sum of the offsets.
+    fn take_set(&mut self, set: &[Incoming]) -> i64 {
+        set.iter().map(|batch| self.take(batch)).sum()
+    }
 }
 
 /// A table by the name of its system.
@@ -52,47 +56,48 @@ pub(super) fn shuffled(count: u32) -> Vec<u32> {
     order
 }
 
+#[inline]
 fn options(batch: &Incoming) -> AdmitOptions {
     let now_ms = batch.max_timestamp;
     AdmitOptions { origin: Origin::Client, verification_enabled: true, txn_version: None, guard: None, now_ms }
-}
-
-enum Answer {
-    Store(Update),
-    Stands(BatchMeta),
-}
-
-fn judge(known: &oncelog_snapshot::Known, batch: &Incoming) -> Answer {
-    match admit(known, None, None, batch, &options(batch)) {
-        Verdict::Append { update, .. } => Answer::Store(update),
-        Verdict::Duplicate(meta) => Answer::Stands(meta),
-        Verdict::Refuse(refusal) => unreachable!("the suite sends what is right: {refusal}"),
-    }
 }
 
 impl Table for ProducerTable {
     #[inline]
     fn take(&mut self, batch: &Incoming) -> i64 {
         let id = batch.producer_id;
-        let (known, hint) = self.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
-        match judge(&known, batch) {
-            Answer::Store(update) => {
-                self.apply(id, &update, hint);
+        let hint = self.find(id);
+        let known = self.look(id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
+        match &admit(&known, None, None, batch, &options(batch)) {
+            Verdict::Append { update, .. } => {
+                self.apply(id, update, hint);
                 batch.first_offset
             }
-            Answer::Stands(meta) => meta.first_offset,
+            Verdict::Duplicate(meta) => meta.first_offset,
+            Verdict::Refuse(refusal) => unreachable!("the suite sends what is right: {refusal}"),
         }
+    }
+
+    /// As the engine takes a set of batches from a leader.
+    fn take_set(&mut self, set: &[Incoming]) -> i64 {
+        for batch in set {
+            let hint = self.find(batch.producer_id);
+            prefetch(self.memory(batch.producer_id, hint));
+        }
+        set.iter().map(|batch| self.take(batch)).sum()
     }
 }
 
 /// What is known of a plain entry; one search for both steps, which is the best that a map allows.
 fn take_plain(entry: &mut ProducerEntry, batch: &Incoming) -> i64 {
-    match judge(&entry.look(batch.epoch, batch.base_sequence, batch.last_sequence), batch) {
-        Answer::Store(update) => {
-            entry.apply(&update);
+    let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+    match &admit(&known, None, None, batch, &options(batch)) {
+        Verdict::Append { update, .. } => {
+            entry.apply(update);
             batch.first_offset
         }
-        Answer::Stands(meta) => meta.first_offset,
+        Verdict::Duplicate(meta) => meta.first_offset,
+        Verdict::Refuse(refusal) => unreachable!("the suite sends what is right: {refusal}"),
     }
 }
 

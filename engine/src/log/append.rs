@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oncelog_device::planted::{Bug, planted};
+use oncelog_device::prefetch;
 use oncelog_formats::batch::stamp;
 use oncelog_formats::{BatchHeader, BatchView, Compression};
 use oncelog_snapshot::{
@@ -179,6 +180,9 @@ impl Shared {
             if let Some(page) = ids.find_map(|id| state.producers.missing_page(id)) {
                 self.supply_pages(state, page, 1)?;
                 continue;
+            }
+            if candidates.len() > 1 {
+                ask_for_producers(&state, candidates);
             }
             if let Err(error) = may_be_stored(&state, candidates, assigns, append.leader_epoch, size_bytes) {
                 drop(state);
@@ -380,9 +384,19 @@ fn forgiven(refusal: &Refusal) -> bool {
     }
 }
 
+/// Has what is stored of all the set's producers fetched together: of a million, each lies in memory that no cache holds.
+fn ask_for_producers(state: &State, candidates: &[Candidate<'_>]) {
+    for batch in candidates.iter().filter_map(|candidate| candidate.incoming.as_ref()) {
+        let hint = state.producers.find(batch.producer_id);
+        prefetch(state.producers.memory(batch.producer_id, hint));
+    }
+}
+
 /// What the table knows of a batch's producer.
 fn look(state: &State, batch: &Incoming) -> (Known, Hint) {
-    state.producers.look(batch.producer_id, batch.epoch, batch.base_sequence, batch.last_sequence)
+    let hint = state.producers.find(batch.producer_id);
+    let known = state.producers.look(batch.producer_id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
+    (known, hint)
 }
 
 /// Kafka's order: all transactions of the set start, then those that end are completed one by one.

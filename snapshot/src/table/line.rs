@@ -181,11 +181,14 @@ pub(super) fn has_txn(line: &[u64]) -> bool {
 pub(super) fn look(line: &[u64], epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
     let standing = standing(line);
     let follows = first_sequence == standing.next_sequence() && flags(line) & UNSEQUENCED == 0;
-    let repeated = if epoch != standing.epoch || follows { None } else { find(line, first_sequence, last_sequence) };
-    Known { standing, repeated, forgotten: false }
+    if epoch != standing.epoch || follows {
+        return Known { standing, repeated: None, forgotten: false };
+    }
+    look_back(line, first_sequence, last_sequence)
 }
 
-fn find(line: &[u64], first_sequence: i32, last_sequence: i32) -> Option<BatchMeta> {
+#[inline(never)]
+fn look_back(line: &[u64], first_sequence: i32, last_sequence: i32) -> Known {
     // Oldest first wins among equals, as in an entry.
     let mut found = None;
     walk(line, |batch| {
@@ -194,7 +197,7 @@ fn find(line: &[u64], first_sequence: i32, last_sequence: i32) -> Option<BatchMe
         }
         false
     });
-    found
+    Known { standing: standing(line), repeated: found, forgotten: false }
 }
 
 /// What a push did.
@@ -236,8 +239,8 @@ pub(super) fn push(line: &mut [u64], update: &Update) -> Option<Pushed> {
     // From here on nothing can fail.
     let full = count == WINDOW as u64;
     let ring = (flags >> RING_AT) as usize % RING;
-    let evicted = full.then(|| (0..RING).fold(newest, |at, k| at.step_back(older_at(line, (ring + RING - k) % RING))));
     let ring = (ring + 1) % RING;
+    let evicted = if full { Some(oldest(line, newest, ring)) } else { None };
     put_older(line, ring, older);
     line[..NARROW].copy_from_slice(&head);
     let count = if full { count } else { count + 1 };
@@ -317,6 +320,27 @@ fn put_older(line: &mut [u64; WIDE], place: usize, older: Older) {
     line[NARROW + place] = older.gap | older.span << 40 | (distance >> 32 & 0xf) << 60;
     let (half, shift) = (&mut line[NARROW + RING + place / 2], place % 2 * 32);
     *half = *half & !(0xffff_ffff << shift) | (distance & 0xffff_ffff) << shift;
+}
+
+/// The oldest of five batches, whose place in the ring is `place`: behind the newest by the sum of all distances, in
+/// whatever order they are added up.
+#[inline]
+fn oldest(line: &[u64; WIDE], newest: Place, place: usize) -> Place {
+    let (mut offsets, mut spans, mut timestamps_high) = (0, 0, 0);
+    for word in &line[NARROW..NARROW + RING] {
+        offsets += word & ((1 << 40) - 1);
+        spans += word >> 40 & ((1 << 20) - 1);
+        timestamps_high += *word as i64 >> 60;
+    }
+    let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
+    let timestamps_low = halves(line[NARROW + RING]) + halves(line[NARROW + RING + 1]);
+    let span = line[NARROW + place] >> 40 & ((1 << 20) - 1);
+    let first_offset = newest.first_offset - (offsets + spans) as i64 - RING as i64;
+    Place {
+        first_offset,
+        last_offset: first_offset + span as i64,
+        timestamp: newest.timestamp - (timestamps_high << 32) - timestamps_low as i64,
+    }
 }
 
 /// From a batch back to the one before it, if it fits.

@@ -81,22 +81,41 @@ impl ProducerTable {
         }
     }
 
-    /// What is known of `producer_id` when its batch of these values comes in, and where: for [`Self::apply`].
+    /// Where `producer_id` is, if it is anywhere: for the questions and changes to come. Good for as long as nothing changes,
+    /// and harmless behind that: a place is looked at before it is believed.
     #[inline]
-    pub fn look(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> (Known, Hint) {
+    pub fn find(&self, producer_id: i64) -> Hint {
+        self.directory.find(place_of(producer_id).0).map_or_else(Hint::default, |(hint, _)| hint)
+    }
+
+    /// The memory that [`Self::look`] and [`Self::apply`] will read: to be asked for ahead of them.
+    #[inline]
+    pub fn memory(&self, producer_id: i64, hint: Hint) -> &[u64] {
         let (block, number) = place_of(producer_id);
-        let Some((hint, slot)) = self.directory.find(block) else { return Default::default() };
-        match slot.line(number) {
-            None => (Known::default(), hint),
-            Some(line) if line::is_odd(line) => {
-                (self.odd[&producer_id].look(epoch, first_sequence, last_sequence), hint)
-            }
-            Some(line) => (line::look(line, epoch, first_sequence, last_sequence), hint),
+        self.directory.at(block, hint).and_then(|slot| slot.line(number)).unwrap_or_default()
+    }
+
+    /// What is known of `producer_id` when its batch of these values comes in. `hint`: see [`Self::find`].
+    #[inline]
+    pub fn look(&self, producer_id: i64, hint: Hint, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
+        let (block, number) = place_of(producer_id);
+        match self.directory.at(block, hint).and_then(|slot| slot.line(number)) {
+            Some(line) if !line::is_odd(line) => line::look(line, epoch, first_sequence, last_sequence),
+            _ => self.look_aside(producer_id, epoch, first_sequence, last_sequence),
         }
     }
 
-    /// Takes over what an append changed of `producer_id`. `hint` saves a search if it is of a [`Self::look`] not long
-    /// ago, and harms nothing otherwise.
+    #[cold]
+    fn look_aside(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
+        let (block, number) = place_of(producer_id);
+        match self.directory.find(block).and_then(|(_, slot)| slot.line(number)) {
+            None => Known::default(),
+            Some(line) if line::is_odd(line) => self.odd[&producer_id].look(epoch, first_sequence, last_sequence),
+            Some(line) => line::look(line, epoch, first_sequence, last_sequence),
+        }
+    }
+
+    /// Takes over what an append changed of `producer_id`. `hint`: see [`Self::find`].
     #[inline]
     pub fn apply(&mut self, producer_id: i64, update: &Update, hint: Hint) {
         let (block, number) = place_of(producer_id);
