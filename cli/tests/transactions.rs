@@ -3,7 +3,8 @@
 mod common;
 
 use serde_json::{Value, json};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const BEGAN_MS: i64 = 1_000_000;
@@ -92,4 +93,52 @@ fn a_transaction_that_kafka_left_open_is_found() {
     assert_eq!(found["hanging"][0]["first_offset"], 1395);
     let (code, why) = oncelog(&["explain"], &partition);
     assert_eq!((code, &why["last_stable_offset"]), (0, &json!(1395)));
+}
+
+/// Every file below a directory with what is in it.
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        match entry.is_dir() {
+            true => found.extend(files(&entry)),
+            false => drop(found.insert(entry.clone(), std::fs::read(&entry).unwrap())),
+        }
+    }
+    found
+}
+
+#[test]
+fn an_abort_that_is_refused_changes_nothing() {
+    let abort = |root: &Path, arguments: &[&str], reason: &str| {
+        let before = files(root);
+        let (code, text) = oncelog(&[&["abort"], arguments].concat(), &root.join("t-0"));
+        assert_eq!(code, 2, "{text}");
+        assert!(text.as_str().unwrap().contains(reason), "{text}");
+        let is_new = |(path, bytes): &(PathBuf, Vec<u8>)| before.get(path) != Some(bytes);
+        let changed: Vec<PathBuf> = files(root).into_iter().filter(is_new).map(|(path, _)| path).collect();
+        assert_eq!((changed, before.len()), (Vec::new(), files(root).len()), "{arguments:?}: {text}");
+    };
+    for end in ["close", "kill"] {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), end);
+        abort(root.path(), &["--producer-id", "8"], "producer 8 has no transaction open in");
+        abort(root.path(), &["--producer-id", "7", "--transaction-version", "3"], "--transaction-version");
+        {
+            let _engine = oncelog::Engine::open(root.path(), oncelog::EngineOptions::default()).unwrap();
+            abort(root.path(), &["--producer-id", "7"], "already open");
+        }
+        // The first batch of the open transaction.
+        let log = root.path().join("t-0/00000000000000000000.log");
+        let sound = std::fs::read(&log).unwrap();
+        let mut bytes = sound.clone();
+        let at = 12 + u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize;
+        bytes[at + 65] ^= 1;
+        std::fs::write(&log, bytes).unwrap();
+        // Behind a crash nothing says that this batch was durable, so recovery would cut it off.
+        let reason = if end == "close" { "damaged log" } else { "no transaction open" };
+        abort(root.path(), &["--producer-id", "7"], reason);
+        std::fs::write(&log, sound).unwrap();
+        let (code, done) = oncelog(&["abort", "--producer-id", "7"], &root.path().join("t-0"));
+        assert_eq!((code, &done["first_offset"]), (0, &json!(1)), "{done}");
+    }
 }
