@@ -104,6 +104,13 @@ impl DeviceError {
         self.kind == DeviceErrorKind::Full
     }
 
+    /// The device has tried and failed, so what it did before is in doubt too. Everything else is a refusal that leaves all as
+    /// it was.
+    pub fn is_failure(&self) -> bool {
+        use DeviceErrorKind as Kind;
+        matches!(self.kind, Kind::ShortWrite | Kind::Latched | Kind::Injected | Kind::Other)
+    }
+
     /// Repeats an earlier failure; only opening again clears it.
     pub fn is_latched(&self) -> bool {
         self.kind == DeviceErrorKind::Latched

@@ -188,15 +188,16 @@ impl Engine {
     /// open several logs at once.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a name that is none; failures of the device. Damage is no error: see
-    /// [`Log::report`].
+    /// [`Error::InvalidRequest`] for a name that is none; [`Error::Storage`] where the device has failed, now or at an earlier
+    /// attempt of this engine, which has to be opened again for another one; what else the device refuses, a full disk among
+    /// it. Damage is no error: see [`Log::report`].
     pub fn log(&self, name: &str, options: OpenOptions) -> Result<Log> {
         self.core.open(name, options, true)
     }
 
     /// Has these logs opened in the background, [`EngineOptions::recovery_threads`] at a time and in this order, and returns
     /// at once. None is begun while [`Engine::log`] opens another, which may be one of these: whoever needs a log now does
-    /// not wait for the rest. A failure is logged; [`Engine::log`] tries again and tells it.
+    /// not wait for the rest. A failure is logged, and [`Engine::log`] tells it.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -329,14 +330,19 @@ impl Core {
         }
         let opening = match self.logs.begin(name, &*self.context.clock, is_demanded) {
             Turn::Open(log) => return Ok(log),
+            Turn::Failed(error) => return Err(error),
             Turn::Begin(opening) => opening,
         };
         let dir = self.dir.join(name);
-        let log = Shared::open(&self.context, &dir, topic, partition, options, &opening.gauge)?.into_log();
-        self.ledger.finish(name, &log)?;
-        let _first = log.shared.before_cut.set(Ledger::before_cut(&self.ledger, name));
-        opening.finish(log.clone());
-        Ok(log)
+        let opened = Shared::open(&self.context, &dir, topic, partition, options, &opening.gauge).map(Shared::into_log);
+        match opened.and_then(|log| self.ledger.finish(name, &log).map(|()| log)) {
+            Ok(log) => {
+                let _first = log.shared.before_cut.set(Ledger::before_cut(&self.ledger, name));
+                opening.finish(log.clone());
+                Ok(log)
+            }
+            Err(error) => Err(opening.fail(error)),
+        }
     }
 
     fn open_queued(&self, name: &str, options: OpenOptions) {

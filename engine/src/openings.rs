@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use oncelog_device::Clock;
 
+use crate::error::Error;
 use crate::log::{Log, OpenOptions};
 use crate::segment::pieces::Gauge;
 
@@ -35,6 +36,8 @@ pub(crate) struct Openings {
 #[derive(Default)]
 struct Names {
     open: BTreeMap<String, Log>,
+    /// What failed them: a second attempt would believe a sync that succeeds after one that did not.
+    failed: BTreeMap<String, Error>,
     opening: BTreeMap<String, Running>,
     /// How many of those somebody waits for.
     demanded: usize,
@@ -51,6 +54,7 @@ struct Running {
 /// What to do for a log that somebody wants.
 pub(crate) enum Turn<'a> {
     Open(Log),
+    Failed(Error),
     Begin(Opening<'a>),
 }
 
@@ -72,6 +76,9 @@ impl Openings {
         }
         if let Some(log) = names.open.get(name) {
             return Turn::Open(log.clone());
+        }
+        if let Some(error) = names.failed.get(name) {
+            return Turn::Failed(error.clone());
         }
         let gauge = Arc::new(Gauge::default());
         names.opening.insert(name.to_owned(), Running { gauge: gauge.clone(), began_ns: clock.monotonic_ns() });
@@ -125,6 +132,19 @@ impl Openings {
 impl Opening<'_> {
     pub fn finish(self, log: Log) {
         self.openings.names.lock().open.insert(self.name.clone(), log);
+    }
+
+    /// The opening has failed. Where the device did, it is not tried again in this life of the engine: what failed would
+    /// not be made good by a second call that succeeds.
+    pub fn fail(self, error: Error) -> Error {
+        let failure = match error {
+            Error::Device(failure) if failure.is_failure() => failure,
+            Error::Storage(failure) => failure,
+            other => return other,
+        };
+        let error = Error::Storage(failure);
+        self.openings.names.lock().failed.insert(self.name.clone(), error.clone());
+        error
     }
 }
 

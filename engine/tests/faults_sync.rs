@@ -93,3 +93,40 @@ fn reads_of_what_is_durable_go_on_behind_a_latch() {
         Err(error) => assert!(matches!(error, Error::Storage(_)), "{error}"),
     }
 }
+
+/// A second attempt would believe what the first one could not make durable.
+#[test]
+fn an_opening_that_failed_is_not_tried_again_by_the_same_engine() {
+    let mut struck = 0;
+    for op in [FaultOp::Write, FaultOp::Sync] {
+        for after in 0.. {
+            let device = MemoryDevice::new();
+            let place = Place::in_memory(&device);
+            let engine = place.engine();
+            device.plant(op, after, 1);
+            let Err(error) = engine.log(common::NAME, common::options(&config())) else { break };
+            assert!(matches!(error, Error::Storage(_)), "{op:?} {after}: {error}");
+            struck += 1;
+            device.clear_faults();
+            let again = engine.log(common::NAME, common::options(&config())).expect_err("nobody knows what is there");
+            assert!(matches!(again, Error::Storage(_)), "{op:?} {after}: {again}");
+            engine.log("another-0", common::options(&config())).expect("another log opens");
+            engine.kill();
+            device.power_cut(after);
+            assert_eq!(put(&place.open(&config()).1, &single(7, 0, 50)).base_offset, 0, "{op:?} {after}");
+        }
+    }
+    assert!(struck > 3, "only {struck} faults");
+}
+
+#[test]
+fn an_opening_that_a_full_disk_refused_is_tried_again() {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    let engine = place.engine();
+    device.set_capacity_bytes(Some(device.used_bytes()));
+    let full = engine.log(common::NAME, common::options(&config())).expect_err("no space");
+    assert!(full.is_full(), "{full}");
+    device.set_capacity_bytes(None);
+    put(&engine.log(common::NAME, common::options(&config())).expect("it opens"), &single(7, 0, 50));
+}
