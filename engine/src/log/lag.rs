@@ -1,13 +1,18 @@
 //! How many committed records lie behind a position. The difference of two offsets says more than there is: markers,
 //! aborted transactions and what compaction took have offsets too.
+//!
+//! So the headers are read, but those of a sealed segment once: what is committed in it stays. Numbers beside the index would
+//! make that first time free as well; nothing that Kafka writes has them, so its segments would be read all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use oncelog_device::DeviceFile;
 use oncelog_formats::BatchHeader;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Shared;
+use super::state::{Segment, State};
 use super::types::Ack;
 use crate::error::{Error, Result};
 use crate::segment::walk::Walker;
@@ -23,12 +28,37 @@ pub struct Lag {
     pub held_back_offsets: u64,
 }
 
+/// Committed data of a whole segment, records and bytes.
+type Committed = (u64, u64);
+
+/// What was counted of segments that nothing is added to and whose transactions are all decided: that stays as it is until
+/// the log is truncated.
+#[derive(Default)]
+pub(super) struct Counted(Mutex<(u64, BTreeMap<i64, Committed>)>);
+
+impl Counted {
+    /// Those of the log as it is after so many truncations, and from this segment on.
+    fn of(&self, generation: u64, first_base: i64) -> MutexGuard<'_, (u64, BTreeMap<i64, Committed>)> {
+        let mut counted = self.0.lock();
+        if counted.0 != generation {
+            *counted = (generation, BTreeMap::new());
+        }
+        while counted.1.first_entry().is_some_and(|first| *first.key() < first_base) {
+            counted.1.pop_first();
+        }
+        counted
+    }
+}
+
 /// A segment, as far as its headers are needed.
 struct Part {
     file: Arc<dyn DeviceFile>,
     base_offset: i64,
     size: u64,
     hint: u64,
+    /// All of it is looked at, and it changes no more.
+    is_whole: bool,
+    aborted: Aborted,
 }
 
 /// First and last offsets of aborted transactions by producer, ascending.
@@ -37,7 +67,8 @@ type Aborted = HashMap<i64, Vec<(i64, i64)>>;
 impl Shared {
     pub(crate) fn lag(&self, position: i64) -> Result<Lag> {
         self.commit_all(Ack::Written)?;
-        let (parts, aborted, limit, held_back) = {
+        let mut lag = Lag::default();
+        let (parts, limit, generation, first_base) = {
             let state = self.state.lock();
             state.check_usable()?;
             let (start, end) = (state.log_start, state.log_end());
@@ -45,44 +76,71 @@ impl Shared {
                 return Err(Error::OffsetOutOfRange { offset: position, log_start_offset: start, limit: end });
             }
             let limit = state.last_stable();
+            lag.held_back_offsets = state.high_watermark.saturating_sub(limit).max(0) as u64;
+            let first_base = state.segments.first_key_value().map_or(0, |(base, _)| *base);
+            let counted = self.counted.of(state.generation, first_base);
             let first = state.segment_of(position).map_or(i64::MIN, |segment| segment.base_offset);
-            let part = |segment: &super::state::Segment| Part {
-                file: segment.file.clone(),
-                base_offset: segment.base_offset,
-                size: segment.size,
-                hint: segment.hint_for(position),
-            };
-            let parts: Vec<Part> = state.segments.range(first..limit.max(first)).map(|(_, s)| part(s)).collect();
-            let mut aborted = Aborted::new();
-            state.aborted.overlapping(position, limit, |txn| {
-                aborted.entry(txn.producer_id).or_default().push((txn.first_offset, txn.last_offset));
-            });
-            (parts, aborted, limit, state.high_watermark.saturating_sub(limit))
+            let mut parts = Vec::new();
+            for (base, segment) in state.segments.range(first..limit.max(first)) {
+                let is_whole = position <= *base && segment.next_offset <= limit && *base != state.active().base_offset;
+                match counted.1.get(base).filter(|_| is_whole) {
+                    Some(known) => lag.add(*known),
+                    None => parts.push(part(&state, segment, position, limit, is_whole)),
+                }
+            }
+            (parts, limit, state.generation, first_base)
         };
-        let mut lag = Lag { held_back_offsets: held_back.max(0) as u64, ..Lag::default() };
         for part in parts {
-            count(&part, position, limit, &aborted, &mut lag)?;
+            let found = count(&part, position, limit)?;
+            lag.add(found);
+            if part.is_whole {
+                self.counted.of(generation, first_base).1.insert(part.base_offset, found);
+            }
         }
         Ok(lag)
     }
 }
 
-fn count(part: &Part, position: i64, limit: i64, aborted: &Aborted, lag: &mut Lag) -> Result<()> {
+impl Lag {
+    fn add(&mut self, (records, bytes): Committed) {
+        self.records += records;
+        self.bytes += bytes;
+    }
+}
+
+fn part(state: &State, segment: &Segment, position: i64, limit: i64, is_whole: bool) -> Part {
+    let mut aborted = Aborted::new();
+    let (from, to) = (position.max(segment.base_offset), limit.min(segment.next_offset));
+    state.aborted.overlapping(from, to, |txn| {
+        aborted.entry(txn.producer_id).or_default().push((txn.first_offset, txn.last_offset));
+    });
+    Part {
+        file: segment.file.clone(),
+        base_offset: segment.base_offset,
+        size: segment.size,
+        hint: segment.hint_for(position),
+        is_whole,
+        aborted,
+    }
+}
+
+fn count(part: &Part, position: i64, limit: i64) -> Result<Committed> {
     let mut walker = Walker::new(&*part.file, part.base_offset, part.size);
     let mut at = walker.start(part.hint, position)?;
+    let (mut records, mut bytes) = (0, 0);
     while let Some(found) = walker.header(at)? {
         let header = found.header;
         if header.base_offset >= limit {
-            return Ok(());
+            break;
         }
-        if header.last_offset() >= position && !header.is_control() && !is_aborted(&header, aborted) {
+        if header.last_offset() >= position && !header.is_control() && !is_aborted(&header, &part.aborted) {
             let of_interest = header.last_offset() - header.base_offset.max(position) + 1;
-            lag.records += i64::from(header.record_count).min(of_interest).max(0) as u64;
-            lag.bytes += header.size_bytes() as u64;
+            records += i64::from(header.record_count).min(of_interest).max(0) as u64;
+            bytes += header.size_bytes() as u64;
         }
         at += header.size_bytes() as u64;
     }
-    Ok(())
+    Ok((records, bytes))
 }
 
 fn is_aborted(header: &BatchHeader, aborted: &Aborted) -> bool {

@@ -89,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// Transactions that stay open for too long.
     pub(crate) late: hanging::Late,
+    counted: lag::Counted,
     pub(crate) spares: Arc<Spares>,
     /// The engine's threads, if it has any.
     pub(crate) background: Option<Arc<Background>>,
@@ -222,7 +223,8 @@ impl Log {
             .map_err(|source| crate::Error::Format { path: self.shared.dir.clone(), source })
     }
 
-    /// How much a committed reader at `position` has still to read. Reads the batch headers in between, not the records.
+    /// How much a committed reader at `position` has still to read. Reads the batch headers in between, not the records: those
+    /// of the first and the last segment each time, those of each one between them the first time.
     ///
     /// # Errors
     /// As [`Log::read`].

@@ -404,6 +404,7 @@ fn assemble(
         report: recovered.report,
         metrics: Metrics::default(),
         late: super::hanging::Late::default(),
+        counted: super::lag::Counted::default(),
         spares: context.spares.clone(),
         background: context.background.clone(),
         this: OnceLock::new(),
