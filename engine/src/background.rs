@@ -17,7 +17,7 @@ use oncelog_device::Bell;
 use crate::log::Shared;
 
 /// What is asked for later waits this long, so that what comes meanwhile takes it along.
-const LINGER_NS: u64 = 1_000_000;
+const LINGER_NS: u64 = 2_000_000;
 
 /// Logs that asked for something, in order.
 #[derive(Default)]

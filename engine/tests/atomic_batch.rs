@@ -355,6 +355,49 @@ fn what_was_cut_does_not_come_back() {
     }
 }
 
+/// A full disk has refused the marker of a decided batch in one log, which is then cut behind the batch or inside it.
+#[test]
+fn a_marker_that_is_still_to_come_survives_a_truncation() {
+    for (kept, crashes) in [(2, true), (2, false), (1, true), (1, false)] {
+        let device = MemoryDevice::new();
+        let place = Place::in_memory(&device);
+        let (engine, logs) = open(&place).expect("it opens");
+        store(&engine, &logs, 0).expect("it is decided");
+        drive(&engine, &logs);
+        let mut batch = engine.begin().expect("a batch");
+        for log in &logs {
+            batch.append(log, record("1")).expect("it is stored");
+        }
+        let second = batch.append(&logs[0], record("1")).expect("it is stored");
+        device.set_capacity_bytes(Some(device.used_bytes()));
+        let other = |bytes| record(&"x".repeat(bytes)).build().expect("a batch");
+        for bytes in [900, 1] {
+            while logs[0].append_wait(Append::client(&other(bytes))).is_ok() {}
+        }
+        batch.commit().expect("there is space for the decision");
+        let end = logs[0].log_end_offset();
+        device.set_capacity_bytes(None);
+        assert_eq!(logs[0].truncate_to(second - 1 + kept).expect("it is cut"), second - 1 + kept);
+        assert!(logs[0].log_end_offset() < end);
+        if !crashes {
+            drive(&engine, &logs);
+            drive(&engine, &logs);
+        }
+        let (engine, logs) = match crashes {
+            true => {
+                engine.kill();
+                device.power_cut(5);
+                open(&place).expect("it opens")
+            }
+            false => (engine, logs),
+        };
+        let stays: &[&str] = if kept == 2 { &["0", "1", "1"] } else { &["0"] };
+        assert_eq!(seen(&logs), [stays, &["0", "1"], &["0", "1"], &["0", "1"]], "{kept} kept, crash {crashes}");
+        assert_eq!(logs[0].last_stable_offset(), logs[0].log_end_offset());
+        engine.close().expect("a clean close");
+    }
+}
+
 /// The driver looks for markers that are missing while others append theirs: a second marker would end what begins next.
 #[test]
 fn each_batch_has_one_marker() {

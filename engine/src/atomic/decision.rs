@@ -10,6 +10,8 @@ use oncelog_formats::FormatError;
 const VERSION: u16 = 2;
 const COMMIT: u16 = 0;
 const CUT: u16 = 1;
+/// A part without its name and batches.
+const PART_BYTES: usize = 14;
 const CUT_SHORT: FormatError = FormatError::InvalidRecord { reason: "a decision that is cut short" };
 
 /// What one record says.
@@ -43,11 +45,16 @@ impl Decision {
             value.extend((batches.len() as u32).to_be_bytes());
             value.extend(batches);
         };
-        let (kind, count) = match self {
-            Self::Commit(parts) => (COMMIT, parts.len() as u32),
-            Self::Cut { .. } => (CUT, 1),
+        let (kind, parts) = match self {
+            Self::Commit(parts) => (COMMIT, &parts[..]),
+            Self::Cut { .. } => (CUT, &[][..]),
         };
-        let mut value = [&VERSION.to_be_bytes()[..], &kind.to_be_bytes(), &count.to_be_bytes()].concat();
+        let count = if kind == CUT { 1 } else { parts.len() as u32 };
+        let carried: usize = parts.iter().map(|part| part.log.len() + part.batches.len() + PART_BYTES).sum();
+        let mut value = Vec::with_capacity(carried + PART_BYTES);
+        value.extend(VERSION.to_be_bytes());
+        value.extend(kind.to_be_bytes());
+        value.extend(count.to_be_bytes());
         match self {
             Self::Commit(parts) => {
                 parts.iter().for_each(|part| put(&mut value, &part.log, part.first_offset, &part.batches));

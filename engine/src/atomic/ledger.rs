@@ -5,7 +5,7 @@
 //! that follows from it is durable; what a crash left is finished log by log as each is opened (see [`super::earlier`]).
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, OnceLock};
 
 use oncelog_device::Lane;
@@ -13,7 +13,7 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::BatchBuilder;
 use oncelog_formats::control::end_txn_marker_batch;
 use oncelog_snapshot::Origin;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::decision::{Decision, Part};
 use super::earlier::{Left, read_left};
@@ -44,6 +44,8 @@ const DECISIONS_SEGMENT_BYTES: u64 = 32 << 20;
 pub(crate) struct Marked {
     pub log: Arc<Shared>,
     pub first_offset: i64,
+    /// Offset behind its newest record.
+    pub end_offset: i64,
     /// Number of the transaction's newest append.
     pub number: u64,
     /// See [`Wanted::generation`].
@@ -180,19 +182,35 @@ impl Ledger {
 
     /// What a truncation of a log has to do with its decisions.
     pub fn before_cut(this: &Arc<Self>, name: &str) -> BeforeCut {
-        let (ledger, name) = (Arc::downgrade(this), name.to_owned());
-        let tell = Box::new(move |offset| ledger.upgrade().map_or(Ok(()), |ledger| ledger.cut(&name, offset)));
-        BeforeCut { order: this.order.clone(), tell }
+        let (ledger, of) = (Arc::downgrade(this), name.to_owned());
+        let unmarked = Box::new(move || ledger.upgrade().map_or(Vec::new(), |ledger| ledger.unmarked(&of)));
+        let (ledger, of) = (Arc::downgrade(this), name.to_owned());
+        let tell = move |offset, unmarked: &[Range<i64>]| {
+            ledger.upgrade().map_or(Ok(()), |ledger| ledger.cut(&of, offset, unmarked))
+        };
+        BeforeCut { order: this.order.clone(), unmarked, tell: Box::new(tell) }
     }
 
-    /// Records, durably, that a log is cut to `offset`: see [`Decision::Cut`]. Asked with that log's lock held, so it takes none
-    /// but that of the decisions' log.
-    fn cut(&self, name: &str, offset: i64) -> Result<()> {
+    /// The offsets of what is committed in a log and has no marker there yet.
+    fn unmarked(&self, name: &str) -> Vec<Range<i64>> {
+        let state = self.state.lock();
+        let parts = state.open.values().filter_map(Open::committed).flatten();
+        let unmarked = parts.filter(|part| part.marker.is_none() && part.log.name() == name);
+        unmarked.map(|part| part.first_offset..part.end_offset).collect()
+    }
+
+    /// Records, durably, that a log is cut to `offset`: see [`Decision::Cut`]. What waits for its COMMIT marker and loses no
+    /// record is decided once more, in the same write. Asked with that log's lock held, so it takes none but that of the
+    /// decisions' log.
+    fn cut(&self, name: &str, offset: i64, unmarked: &[Range<i64>]) -> Result<()> {
         let Some(log) = self.log().filter(|log| log.log_end_offset() > log.log_start_offset()) else { return Ok(()) };
         if planted(Bug::CutNotDecided) {
             return Ok(());
         }
-        let bytes = record(&Decision::Cut { log: name.to_owned(), offset }, log.shared.clock.now_ms())?;
+        let stays = unmarked.iter().filter(|part| part.end <= offset);
+        let part = |part: &Range<i64>| Part { log: name.into(), first_offset: part.start, batches: Vec::new() };
+        let again = Decision::Commit(stays.map(part).collect());
+        let bytes = records(&[Decision::Cut { log: name.into(), offset }, again], log.shared.clock.now_ms())?;
         log.append_wait(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) })?;
         Ok(())
     }
@@ -229,8 +247,14 @@ impl Ledger {
         self.state.lock().free.push(producer_id);
     }
 
+    /// Held from the look at what a decision has to carry until its markers have their places, so that no truncation comes
+    /// in between.
+    pub fn no_cut(&self) -> RwLockReadGuard<'_, ()> {
+        self.order.read()
+    }
+
     /// Writes the decision, with what its parts need to survive; durable when this returns. `Ok(Err)`: it was refused and is
-    /// not there. `Err`: nobody knows.
+    /// not there. `Err`: nobody knows. The caller lets nothing be cut meanwhile.
     pub fn decide(&self, producer_id: i64, parts: &[Marked], now_ms: i64) -> Result<Result<i64>> {
         let Some(log) = self.log() else { return Ok(Err(Error::Closed)) };
         let (ticket, size_bytes) = match self.order(log, producer_id, parts, now_ms) {
@@ -251,16 +275,12 @@ impl Ledger {
 
     /// Gives the decision its place in the log of decisions; answers the size as well.
     fn order(&self, log: &Log, producer_id: i64, parts: &[Marked], now_ms: i64) -> Result<(Ticket, usize)> {
-        let _no_cut = self.order.read();
-        let carried = self.carry(producer_id, parts)?;
-        let ends: Vec<i64> = carried.iter().map(|undurable| undurable.end_offset).collect();
-        let named = parts.iter().zip(carried);
-        let named = named.map(|(part, Undurable { batches, .. })| Part {
-            log: part.log.name(),
-            first_offset: part.first_offset,
-            batches,
-        });
-        let bytes = record(&Decision::Commit(named.collect()), now_ms)?;
+        let (mut named, mut ends) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
+        for (part, Undurable { batches, end_offset }) in parts.iter().zip(self.carry(producer_id, parts)?) {
+            named.push(Part { log: part.log.name(), first_offset: part.first_offset, batches });
+            ends.push(end_offset);
+        }
+        let bytes = records(&[Decision::Commit(named)], now_ms)?;
         self.state.lock().deciding.insert(producer_id, log.log_end_offset());
         let ticket = log.append(Append { leader_epoch: log.shared.leader_epoch(), ..Append::client(&bytes) })?;
         for (part, end_offset) in parts.iter().zip(ends) {
@@ -303,9 +323,11 @@ impl Ledger {
         self.mark(key, producer_id, commit, parts);
     }
 
-    /// Appends the markers that are missing. One that is refused (a full disk) is tried again by [`Ledger::drive`].
+    /// Appends the markers that are missing: COMMIT where a truncation has left all of the part. One that is refused (a full
+    /// disk) is tried again by [`Ledger::drive`].
     fn mark(&self, key: i64, producer_id: i64, commit: bool, mut parts: Vec<Marked>) {
         for part in parts.iter_mut().filter(|part| part.marker.is_none()) {
+            let commit = commit && part.log.holds(producer_id, part.first_offset..part.end_offset);
             match append_marker(&part.log, producer_id, commit, Ack::Accepted) {
                 Ok(ticket) => {
                     part.marker = Some((ticket.expected().base_offset, ticket.number()));
@@ -329,6 +351,14 @@ impl Ledger {
 
     /// One step of what is left to do: markers that were refused, decisions that nobody needs any more.
     pub fn drive(&self) -> Result<()> {
+        // A truncation under way makes its own of a marker that is missing; the next round is soon.
+        if let Some(_no_cut) = self.order.try_read() {
+            self.mark_missing();
+        }
+        self.trim(TRIM_AT)
+    }
+
+    fn mark_missing(&self) {
         let missing: Vec<(i64, i64, bool, Vec<Marked>)> = {
             let mut state = self.state.lock();
             forget_seen(&mut state.open);
@@ -346,7 +376,6 @@ impl Ledger {
         for (key, producer_id, commit, parts) in missing {
             self.mark(key, producer_id, commit, parts);
         }
-        self.trim(TRIM_AT)
     }
 
     /// Lets go of the decisions below the first that is needed, if they are at least `least`, or large.
@@ -432,6 +461,7 @@ fn join(parts: &mut Vec<Marked>, other: Marked) {
         None => parts.push(other),
         Some(part) => {
             part.first_offset = part.first_offset.min(other.first_offset);
+            part.end_offset = part.end_offset.max(other.end_offset);
             (part.number, part.marker) = (part.number.max(other.number), part.marker.max(other.marker));
         }
     }
@@ -485,9 +515,12 @@ pub(super) fn append_marker(log: &Arc<Shared>, producer_id: i64, commit: bool, a
     log.append(&append)
 }
 
-/// The batch of one record that holds a decision.
-fn record(decision: &Decision, now_ms: i64) -> Result<Vec<u8>> {
+/// The batch with a record for each decision that says something.
+fn records(decisions: &[Decision], now_ms: i64) -> Result<Vec<u8>> {
     let mut builder = BatchBuilder::new();
-    builder.append(now_ms, None, Some(&decision.encode()), &[]);
+    for decision in decisions.iter().filter(|decision| !matches!(decision, Decision::Commit(parts) if parts.is_empty()))
+    {
+        builder.append(now_ms, None, Some(&decision.encode()), &[]);
+    }
     builder.build().map_err(|e| Error::InvalidRequest(e.to_string()))
 }

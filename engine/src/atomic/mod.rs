@@ -106,14 +106,16 @@ impl AtomicBatch {
             guard,
         };
         let ticket = log.append(append)?;
-        let (offset, number) = (ticket.expected().base_offset, ticket.number());
+        let (first_offset, number) = (ticket.expected().base_offset, ticket.number());
+        let end_offset = ticket.expected().last_offset + 1;
         match self.parts.iter_mut().find(|part| Arc::ptr_eq(&part.log, shared)) {
-            Some(part) => part.number = number,
+            Some(part) => (part.end_offset, part.number) = (end_offset, number),
             None => {
-                self.parts.push(Marked { log: shared.clone(), first_offset: offset, number, generation, marker: None });
+                let log = shared.clone();
+                self.parts.push(Marked { log, first_offset, end_offset, number, generation, marker: None });
             }
         }
-        Ok(offset)
+        Ok(first_offset)
     }
 
     /// Decides for all of it. When this returns the batch survives any crash; committed readers of each log see it as soon
@@ -133,6 +135,8 @@ impl AtomicBatch {
             return Ok(());
         }
         let now_ms = parts[0].log.clock.now_ms();
+        let ledger = self.ledger.clone();
+        let _no_cut = ledger.no_cut();
         match self.ledger.decide(self.producer_id, &parts, now_ms)? {
             Ok(at) => {
                 self.ledger.conclude(Some(at), self.producer_id, true, parts);

@@ -7,8 +7,9 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::txn_index;
 use oncelog_snapshot::{OpenTxns, ProducerTable};
-use parking_lot::MutexGuard;
+use parking_lot::{MutexGuard, RwLockWriteGuard};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::Shared;
 use super::open::{new_segment, recover, staging_behind};
@@ -16,6 +17,7 @@ use super::recover::kept::MEMORY_FILE;
 use super::recover::{Before, Bounds, Means, Reach, Recovery, drop_forgotten};
 use super::state::{Segment, State};
 use super::types::OpenReport;
+use super::undurable::BeforeCut;
 use super::upkeep::latch;
 use crate::checkpoints::Offsets;
 use crate::error::{Damage, Error, Result};
@@ -23,12 +25,26 @@ use crate::index::AbortedIndex;
 use crate::segment::pieces::Gauge;
 use crate::segment::walk::Walker;
 
+/// A truncation, with nobody between deciding for this log and what follows from it.
+struct Cut<'a> {
+    before: &'a BeforeCut,
+    unmarked: Vec<Range<i64>>,
+    _no_decision: RwLockWriteGuard<'a, ()>,
+}
+
+impl<'a> Cut<'a> {
+    fn begin(before: &'a BeforeCut) -> Self {
+        let no_decision = before.order.write();
+        Self { before, unmarked: (before.unmarked)(), _no_decision: no_decision }
+    }
+}
+
 impl Shared {
     pub(crate) fn truncate_to(&self, offset: i64) -> Result<i64> {
         if offset < 0 {
             return Err(Error::InvalidRequest(format!("cannot truncate to the negative offset {offset}")));
         }
-        let _no_decision = self.before_cut.get().map(|before_cut| before_cut.order.write());
+        let cut = self.before_cut.get().map(Cut::begin);
         self.upkeep()?;
         let _one = self.upkeep.lock();
         drop(self.state_with_all()?);
@@ -41,7 +57,7 @@ impl Shared {
             self.store_after_truncation(end, false)?;
             return Ok(end);
         }
-        self.tell_cut(&mut state, offset)?;
+        self.tell_cut(&mut state, offset, cut.as_ref())?;
         if offset < *state.segments.first_key_value().expect("a log has a segment").0 {
             return self.start_again_at(state, offset, offset);
         }
@@ -49,8 +65,8 @@ impl Shared {
         if !planted(Bug::CheckpointOfWhatWasCut) {
             self.forget_checkpoints(&mut state)?;
         }
-        let cut = self.cut_aborted(&mut state, offset);
-        cut.map_err(|error| if error.is_full() { error } else { give_up(&mut state, error) })?;
+        let listed = self.cut_aborted(&mut state, offset);
+        listed.map_err(|error| if error.is_full() { error } else { give_up(&mut state, error) })?;
         let size = self.cut_files(&mut state, offset).map_err(|error| give_up(&mut state, error))?;
         let config = state.config.clone();
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
@@ -120,19 +136,19 @@ impl Shared {
         if offset < 0 || log_start < 0 || log_start > offset {
             return Err(Error::InvalidRequest(format!("cannot start at offset {offset} with log start {log_start}")));
         }
-        let _no_decision = self.before_cut.get().map(|before_cut| before_cut.order.write());
+        let cut = self.before_cut.get().map(Cut::begin);
         self.upkeep()?;
         let _one = self.upkeep.lock();
         let mut state = self.quiesce()?;
         state.check_usable()?;
-        self.tell_cut(&mut state, 0)?;
+        self.tell_cut(&mut state, 0, cut.as_ref())?;
         self.start_again_at(state, offset, log_start)
     }
 
     /// Nothing is cut before who holds bytes of this log elsewhere knows. All that is in the log is durable.
-    fn tell_cut(&self, state: &mut State, offset: i64) -> Result<()> {
+    fn tell_cut(&self, state: &mut State, offset: i64, cut: Option<&Cut<'_>>) -> Result<()> {
         state.progress.covered_offset = state.progress.covered_offset.min(offset);
-        self.before_cut.get().map_or(Ok(()), |before_cut| (before_cut.tell)(offset))
+        cut.map_or(Ok(()), |cut| (cut.before.tell)(offset, &cut.unmarked))
     }
 
     fn start_again_at(&self, mut state: MutexGuard<'_, State>, offset: i64, log_start: i64) -> Result<i64> {

@@ -1,5 +1,6 @@
 //! What a log has not made durable yet, for who makes it durable elsewhere: the decisions of atomic batches carry it along.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use oncelog_formats::Batches;
@@ -13,13 +14,17 @@ use crate::error::{Error, Result};
 /// costs more than waiting twice.
 pub(crate) const CARRIED_BYTES: usize = 256 << 10;
 
+type TellCut = dyn Fn(i64, &[Range<i64>]) -> Result<()> + Send + Sync;
+
 /// Who makes batches of this log durable elsewhere, as a truncation sees it.
 pub(crate) struct BeforeCut {
-    /// Held for reading from the look at what is not durable until its place among the decisions is certain, so that none
-    /// comes behind the truncation with what was cut.
+    /// Held for reading from the look at what is not durable until what follows from it has its place in this log too, so that
+    /// nothing comes behind the truncation with what was cut.
     pub order: Arc<RwLock<()>>,
-    /// Told of a truncation to an offset when everything in the log is durable and nothing is cut yet.
-    pub tell: Box<dyn Fn(i64) -> Result<()> + Send + Sync>,
+    /// The offsets of transactions that are committed and have no marker in this log yet. Asked without the log's lock.
+    pub unmarked: Box<dyn Fn() -> Vec<Range<i64>> + Send + Sync>,
+    /// Told of a truncation to an offset, and of those, when everything in the log is durable and nothing is cut yet.
+    pub tell: Box<TellCut>,
 }
 
 /// A transaction in a log, and the last append of it.
@@ -60,6 +65,12 @@ impl Shared {
         let batches = bytes_from(&state, state.progress.durable_offset.max(state.progress.covered_offset));
         let end_offset = state.log_end();
         Ok(batches.filter(|bytes| bytes.len() <= limit_bytes).map(|batches| Undurable { batches, end_offset }))
+    }
+
+    /// Whether a transaction is open from the first to the last of these offsets.
+    pub(crate) fn holds(&self, producer_id: i64, offsets: Range<i64>) -> bool {
+        let entry = self.state_with(producer_id).ok().and_then(|state| state.producers.get(producer_id));
+        entry.is_some_and(|e| e.txn_first_offset == Some(offsets.start) && e.last_offset() + 1 == offsets.end)
     }
 
     /// The batches below this offset have their place in something that becomes durable before anything that follows from it.
