@@ -1,5 +1,6 @@
 //! Which files of a directory belong to the log, and Kafka's rules for those that a crash left half renamed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use oncelog_device::Device;
@@ -14,24 +15,33 @@ pub(super) struct Layout {
     pub bases: Vec<i64>,
     /// Offsets of the `.snapshot` files, ascending.
     pub snapshots: Vec<i64>,
+    /// When the `.log` files were last written, by base offset.
+    pub modified_ms: BTreeMap<i64, i64>,
     /// Base offsets of index files without a `.log`: a segment once stood there.
     pub orphans: Vec<i64>,
 }
 
 /// Finishes or undoes what was under way, removes what belongs to nothing, and says what is left.
 pub(super) fn tidy(device: &dyn Device, dir: &Path) -> Result<Layout> {
-    let mut files = Vec::new();
+    let (mut files, mut modified_ms) = (Vec::new(), BTreeMap::new());
     for entry in device.list(dir)?.into_iter().filter(|e| !e.is_directory) {
         match parse_file_name(&entry.name) {
             Some(name) if name.suffix == Suffix::Deleted => drop(device.remove(&dir.join(&entry.name))?),
-            Some(name) => files.push((name, entry.name)),
+            Some(name) => {
+                // Of a segment and what is to replace it, the latter comes later.
+                if name.kind == Kind::Log {
+                    modified_ms.insert(name.base_offset, entry.modified_ms);
+                }
+                files.push((name, entry.name));
+            }
             None if is_leftover(&entry.name) => drop(device.remove(&dir.join(&entry.name))?),
             None => {}
         }
     }
     let files = finish_swaps(device, dir, files)?;
     let of_kind = |kind: Kind| files.iter().filter(move |n| n.kind == kind).map(|n| n.base_offset).collect::<Vec<_>>();
-    let mut layout = Layout { bases: of_kind(Kind::Log), snapshots: of_kind(Kind::Snapshot), orphans: Vec::new() };
+    let (bases, snapshots) = (of_kind(Kind::Log), of_kind(Kind::Snapshot));
+    let mut layout = Layout { bases, snapshots, modified_ms, orphans: Vec::new() };
     layout.bases.sort_unstable();
     layout.snapshots.sort_unstable();
     for name in files.iter().filter(|n| !matches!(n.kind, Kind::Log | Kind::Snapshot)) {

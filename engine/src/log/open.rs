@@ -169,19 +169,24 @@ impl Shared {
     fn drop_stray_snapshots(&self, log_start: i64, log_end: i64, memory_offset: i64) -> Result<()> {
         let found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
         let newest = found.iter().filter(|o| **o <= log_end).max().copied();
-        let strays: Vec<i64> = {
+        let (strays, others): (Vec<i64>, Vec<i64>) = {
             let state = self.state.lock();
-            let strays = found.into_iter().filter(|o| Some(*o) != newest && !state.segments.contains_key(o));
-            strays.filter(|o| (log_start + 1..=log_end).contains(o)).collect()
+            let is_wanted = |o: &i64| Some(*o) == newest || state.segments.contains_key(o);
+            found.into_iter().partition(|o| !is_wanted(o) && (log_start + 1..=log_end).contains(o))
         };
         self.remove_snapshots(&strays)?;
-        self.keep_snapshots(log_start, log_end, memory_offset)
+        self.keep_snapshots(others, log_start, log_end, memory_offset)
     }
 
-    /// Removes snapshots that are not within the log. The newest at or below the log start becomes our memory of what lies
-    /// there.
-    pub(super) fn keep_snapshots(&self, log_start: i64, log_end: i64, memory_offset: i64) -> Result<()> {
-        let mut found = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+    /// Removes those of the snapshots that are not within the log. The newest at or below the log start becomes our memory
+    /// of what lies there.
+    pub(super) fn keep_snapshots(
+        &self,
+        mut found: Vec<i64>,
+        log_start: i64,
+        log_end: i64,
+        memory_offset: i64,
+    ) -> Result<()> {
         found.sort_unstable();
         let stays = |o: &i64| *o > log_start && *o <= log_end;
         let (kept, mut strays): (Vec<i64>, Vec<i64>) = found.into_iter().partition(stays);
@@ -383,6 +388,7 @@ fn assemble(
         hole_passed: true,
         flushed_offset: if recovered.clean { log_end } else { recovered.bounds.recovery_point.min(log_end) },
         generation: 0,
+        side_files_due: true,
     };
     Shared {
         dir: dir.to_path_buf(),

@@ -283,6 +283,7 @@ impl Shared {
         let to = self.dir.join(segment_file_name(base_offset, Kind::Log));
         let segment = Segment::empty(base_offset, spare.file, &state.config, self.clock.now_ms());
         state.segments.insert(base_offset, segment);
+        state.side_files_due = true;
         state.prepared = spare.prepared;
         // What the new file lacks is made ready as it fills up.
         state.window.target = 0;

@@ -350,6 +350,8 @@ pub(crate) struct State {
     pub flushed_offset: i64,
     /// Counts truncations, so that a read can tell that the ground moved under it.
     pub generation: u64,
+    /// Some segment may lack side files. Without this every round of the background would look at all of them, with the lock.
+    pub side_files_due: bool,
 }
 
 impl State {

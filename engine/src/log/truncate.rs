@@ -127,7 +127,8 @@ impl Shared {
         let log_start = state.log_start;
         drop(state);
         self.write_side_files()?;
-        self.keep_snapshots(log_start, offset, memory_offset)?;
+        let snapshots = super::layout::snapshot_offsets(&*self.device, &self.dir)?;
+        self.keep_snapshots(snapshots, log_start, offset, memory_offset)?;
         self.store_after_truncation(offset, moved)
     }
 
@@ -205,6 +206,7 @@ impl Shared {
             // Until the cut is done the file may say less than there is.
             (segment.persisted, segment.aborted_stored) = (false, usize::MAX);
         }
+        state.side_files_due = true;
         let aborted: Vec<_> = state.aborted.ending_in(base, offset).to_vec();
         let path = self.dir.join(segment_file_name(base, Kind::TxnIndex));
         if aborted.is_empty() && !state.transactional {
@@ -251,6 +253,7 @@ impl Shared {
         state.flushed_offset = state.flushed_offset.min(end);
         state.progress.unsynced = false;
         state.generation += 1;
+        state.side_files_due = true;
         self.tail.clear();
         self.ahead.forget(self.number);
         Ok(())

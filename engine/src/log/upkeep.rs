@@ -128,17 +128,21 @@ impl Shared {
     /// Indexes of every sealed segment that are not on disk yet, and some file for the active one. Behind the leader epochs
     /// of what they cover: Kafka recovers segments without an index before all others and takes their epochs for the first.
     fn persist_sealed(&self) -> Result<()> {
+        let mut from = i64::MIN;
         loop {
             let (base, files, aborted) = {
-                let state = self.state.lock();
+                let mut state = self.state.lock();
+                if !state.side_files_due {
+                    return Ok(());
+                }
                 let active = state.active().base_offset;
-                let due = |s: &&Segment| {
+                let due = |s: &Segment| {
                     s.damage.is_none() && ((!s.persisted && s.base_offset < active) || !s.has_index_files)
                 };
-                let Some(segment) = state.segments.values().find(due) else {
+                let Some((&base, _)) = state.segments.range(from..).find(|(_, segment)| due(segment)) else {
+                    state.side_files_due = false;
                     return Ok(());
                 };
-                let base = segment.base_offset;
                 (base, self.index_files(&state, base), state.aborted_in_segment(base).len())
             };
             self.persist_epochs()?;
@@ -155,6 +159,7 @@ impl Shared {
                 segment.has_index_files = true;
                 segment.aborted_stored = aborted;
             }
+            from = base + 1;
         }
     }
 

@@ -46,18 +46,18 @@ impl Recovery<'_> {
         &mut self,
         segments: &BTreeMap<i64, (Arc<dyn DeviceFile>, u64)>,
     ) -> Result<Option<Beginning>> {
-        let mut offsets = offsets_on_disk(self.device, self.dir)?;
-        while let Some(newest) = offsets.pop() {
+        let found = offsets_on_disk(self.device, self.dir)?;
+        for &newest in found.iter().rev() {
             match self.look(newest, segments)? {
                 Looked::Fine(beginning) => {
-                    remove_all_but(self.device, self.dir, &beginning.chain.offsets)?;
+                    remove(self.device, self.dir, found, &beginning.chain.offsets)?;
                     return Ok(Some(beginning));
                 }
                 Looked::Stale => {}
                 Looked::Unreadable(offset, reason) => self.set_checkpoint_aside(offset, &reason)?,
             }
         }
-        remove_all_but(self.device, self.dir, &[])?;
+        remove(self.device, self.dir, found, &[])?;
         Ok(None)
     }
 
@@ -209,8 +209,13 @@ fn offsets_on_disk(device: &dyn Device, dir: &Path) -> Result<Vec<i64>> {
 
 /// Removes the checkpoints that do not belong to `chain`, for good when this returns.
 pub(super) fn remove_all_but(device: &dyn Device, dir: &Path, chain: &[i64]) -> Result<()> {
+    remove(device, dir, offsets_on_disk(device, dir)?, chain)
+}
+
+/// The same of those that are there.
+fn remove(device: &dyn Device, dir: &Path, found: Vec<i64>, chain: &[i64]) -> Result<()> {
     let mut removed = false;
-    for offset in offsets_on_disk(device, dir)?.into_iter().filter(|offset| !chain.contains(offset)) {
+    for offset in found.into_iter().filter(|offset| !chain.contains(offset)) {
         removed |= device.remove(&dir.join(file_name(offset)))?;
     }
     if removed {

@@ -1,6 +1,5 @@
 //! The files of a segment and the snapshots, as they are found: absent, usable, or put aside.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use oncelog_device::planted::{Bug, planted};
@@ -20,8 +19,6 @@ use crate::log::describe::SNAPSHOT_LIMIT_BYTES;
 impl Recovery<'_> {
     pub(super) fn open_segments(&mut self) -> Result<Vec<Opened>> {
         let bases = self.layout.bases.clone();
-        let modified: BTreeMap<String, i64> =
-            self.device.list(self.dir)?.into_iter().map(|e| (e.name, e.modified_ms)).collect();
         let mut opened = Vec::with_capacity(bases.len());
         if !self.clean {
             // A dead process may have left names that are not on disk yet either.
@@ -29,24 +26,18 @@ impl Recovery<'_> {
         }
         for (i, &base) in bases.iter().enumerate() {
             let file = self.device.open(&self.path(base, Kind::Log), OpenMode::Write)?;
-            if !self.clean && !planted(Bug::RecoverySyncSkipped) {
-                // What a dead process wrote may not be on disk yet; it must be before anything follows from it.
+            let next_base = bases.get(i + 1).copied();
+            let is_promised = next_base.is_some_and(|next| next <= self.bounds.promised);
+            if !self.clean && !is_promised && !planted(Bug::RecoverySyncSkipped) {
+                // What a dead process wrote may not be on disk yet; it must be before anything follows from it. What the
+                // checkpoint file promises is there already, and there may be thousands of such segments.
                 file.sync()?;
             }
             let length = file.length()?;
             let (index, index_end) = self.load_index(base, length, &*file)?;
-            let aborted = self.load_aborted(base, bases.get(i + 1).copied())?;
-            let modified_ms = modified.get(&segment_file_name(base, Kind::Log)).copied().unwrap_or(i64::MAX);
-            opened.push(Opened {
-                base,
-                next_base: bases.get(i + 1).copied(),
-                file,
-                length,
-                index,
-                index_end,
-                aborted,
-                modified_ms,
-            });
+            let aborted = self.load_aborted(base, next_base)?;
+            let modified_ms = self.layout.modified_ms.get(&base).copied().unwrap_or(i64::MAX);
+            opened.push(Opened { base, next_base, file, length, index, index_end, aborted, modified_ms });
         }
         Ok(opened)
     }
