@@ -58,11 +58,13 @@ impl OffsetIndex {
         above.checked_sub(1).map_or(OffsetEntry { offset: self.base_offset, position: 0 }, |at| self.entries[at])
     }
 
-    /// Offset of the first entry at or behind `position` (bytes): no batch below `position` reaches it.
+    /// Offset of the first entry at or behind `position` (bytes): no batch below `position` reaches it. Kafka's search never
+    /// looks at its first entry where it looks for an upper bound, so one that stands right at `position` is passed over.
     #[must_use]
     pub fn offset_at_position(&self, position: u64) -> Option<i64> {
         let below = self.entries.partition_point(|entry| u64::from(entry.position) < position);
-        self.entries.get(below).map(|entry| entry.offset)
+        let is_first = below == 0 && self.entries.first().is_some_and(|first| u64::from(first.position) == position);
+        self.entries.get(below + usize::from(is_first)).map(|entry| entry.offset)
     }
 
     /// Whether no further entry fits.
@@ -135,7 +137,9 @@ mod tests {
         for (offset, position) in [(1, 0), (2, 10), (3, 23), (4, 37)] {
             index.append(offset, position).unwrap();
         }
-        let table = [(5, Some(2)), (10, Some(2)), (22, Some(3)), (23, Some(3)), (34, Some(4)), (38, None), (200, None)];
+        let found =
+            [(0, 2), (5, 2), (10, 2), (22, 3), (23, 3), (34, 4)].map(|(position, offset)| (position, Some(offset)));
+        let table = found.into_iter().chain([(38, None), (200, None)]);
         for (position, expected) in table {
             assert_eq!(index.offset_at_position(position), expected, "{position}");
         }
