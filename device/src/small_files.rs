@@ -11,6 +11,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+/// So much of a file is on its way to the disk at once: a small file may have a hundred megabytes, and whoever writes
+/// something else meanwhile would wait behind all of them.
+const STEP_BYTES: usize = 1 << 20;
+
 pub(crate) fn read_small(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
     let failed = |source| DeviceError::io("read_small", path, source);
     // NONBLOCK: a pipe in the file's place must be refused, not waited for.
@@ -42,8 +46,11 @@ pub(crate) fn write_small(path: &Path, bytes: &[u8]) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let open = retry_on_intr(|| rustix::fs::open(&temporary, flags, Mode::from_raw_mode(0o644)));
     let mut file = File::from(open.map_err(|errno| failed(errno.into()))?);
-    let replaced =
-        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
+    let written = bytes.chunks(STEP_BYTES).try_for_each(|step| {
+        file.write_all(step)?;
+        if step.len() == STEP_BYTES { file.sync_data() } else { Ok(()) }
+    });
+    let replaced = written.and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
     if let Err(source) = replaced {
         let _best_effort = std::fs::remove_file(&temporary);
         return Err(failed(source));

@@ -17,8 +17,10 @@ use crate::error::Result;
 use crate::index::SegmentIndex;
 use crate::spares::{PIECE_BYTES, Spare};
 
-/// An idle log holds this much ready, a busy one up to a whole segment.
+/// An idle log holds this much ready.
 const LEAST_WINDOW_BYTES: u64 = 64 << 10;
+/// More is no help to the fastest writer, and a roll before the segment is full has to give it back, with appends behind it.
+const MOST_WINDOW_BYTES: u64 = 64 << 20;
 /// A window that is used up sooner than this was too small, one that lasts so much longer was too large.
 const SHORT_NS: u64 = 1_000_000_000;
 const LONG_NS: u64 = 16 * SHORT_NS;
@@ -109,7 +111,7 @@ impl Window {
     fn widen(&mut self, now_ns: u64, whole_bytes: u64) {
         let lasted_ns = now_ns.saturating_sub(std::mem::replace(&mut self.used_up_ns, now_ns));
         if lasted_ns < SHORT_NS {
-            self.bytes = (self.bytes * 2).min(whole_bytes.max(LEAST_WINDOW_BYTES));
+            self.bytes = (self.bytes * 2).min(whole_bytes.clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES));
         } else if lasted_ns > LONG_NS {
             self.bytes = (self.bytes / 4).max(LEAST_WINDOW_BYTES);
         }
@@ -295,13 +297,21 @@ impl Shared {
 
     /// Rolls now, whatever the segment holds; answers the base offset of the active segment.
     pub(crate) fn roll(&self) -> Result<i64> {
+        // Made ready here, or the first append behind the roll waits for it. On a full disk the roll takes place without.
+        let mut ready_bytes = self.state.lock().window.bytes.min(PIECE_BYTES) as usize;
         loop {
             let mut state = self.state.lock();
             state.check_writable()?;
             let end = state.log_end();
             let empty = state.active().size == 0 && state.active().base_offset == end;
-            if !empty && let Some(need) = state.space_needed(true, 0) {
-                drop(self.make_space(state, need)?);
+            if !empty && let Some(need) = state.space_needed(true, ready_bytes) {
+                match state.preparing {
+                    true => self.space.wait(&mut state),
+                    false => match self.prepare(&mut state, need) {
+                        Err(error) if error.is_full() && ready_bytes > 0 => ready_bytes = 0,
+                        made => made?,
+                    },
+                }
                 continue;
             }
             self.roll_to(&mut state, end);
