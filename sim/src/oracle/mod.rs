@@ -107,7 +107,7 @@ impl Oracle {
 
     /// It is done: what was cut must never be seen again.
     pub(crate) fn truncated(&mut self, offset: i64) {
-        let (stable, _) = self.last_stable(self.end);
+        let (stable, _) = self.last_stable(self.end, false);
         self.facts.retain(|fact| fact.last_offset < offset);
         for fact in self.facts.iter().filter(|fact| fact.kind.is_transactional()) {
             self.producers.doubt_pending(fact.producer_id);

@@ -1,6 +1,6 @@
 //! What a log must answer to a producer: the tables P, E and V of `producer-vectors.md`, over what the facts say.
 
-use oncelog::Forgotten;
+use oncelog::{Error, Forgotten, Outcome, Ticket};
 use std::collections::BTreeMap;
 
 use super::fact::{Fact, Kind};
@@ -26,6 +26,18 @@ pub(crate) enum Verdict {
     Duplicate(i64),
     /// Kafka's name of the refusal.
     Refuse(&'static str),
+}
+
+impl Verdict {
+    /// Whether this is the answer, as far as its kind.
+    pub(crate) fn is_given_by(self, answer: &Result<Ticket, Error>) -> bool {
+        match (self, answer) {
+            (Self::Refuse(name), Err(Error::Refused { refusal, .. })) => refusal.kafka_name() == name,
+            (Self::Append, Ok(ticket)) => ticket.expected().outcome == Outcome::Appended,
+            (Self::Duplicate(_), Ok(ticket)) => ticket.expected().outcome == Outcome::Duplicate,
+            _ => false,
+        }
+    }
 }
 
 /// One producer, as the facts leave it.
@@ -142,6 +154,19 @@ impl Producers {
         } else {
             Verdict::Append // P10, P11
         }
+    }
+
+    /// The verdict if a truncation has ended the verification that is pending, where that may be.
+    pub(crate) fn verdict_if_ended(&mut self, offer: &Offer) -> Option<Verdict> {
+        let pending = self.pending.remove(&offer.batch.producer_id)?;
+        let verdict = pending.doubted.then(|| self.verdict(offer));
+        self.pending.insert(offer.batch.producer_id, pending);
+        verdict
+    }
+
+    /// A truncation has ended what was pending.
+    pub(crate) fn end_pending(&mut self, producer_id: i64) {
+        self.pending.remove(&producer_id);
     }
 
     /// V1 to V3; the guard that the log answered is the one that must come again.

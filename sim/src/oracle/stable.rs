@@ -9,7 +9,7 @@ use super::fact::{Fact, Kind, compare};
 impl Oracle {
     /// The lowest and the highest last stable offset that the high watermark allows: they differ only where a restart
     /// may have taken decided transactions for replicated ones.
-    pub(super) fn last_stable(&self, high_watermark: i64) -> (i64, i64) {
+    pub(super) fn last_stable(&self, high_watermark: i64, lied_to: bool) -> (i64, i64) {
         let open = self.producers.known.values().filter_map(|known| known.txn_first_offset);
         let open: Vec<i64> = open.collect();
         let above = |txn: &&(i64, i64)| txn.1 >= high_watermark;
@@ -27,17 +27,19 @@ impl Oracle {
         // A call that failed may have raised the log start; and where no batch holds it, it counts as the next one's base.
         let raised = self.start_possible.min(high_watermark).max(start);
         let first = open.iter().copied().chain(surely.map(|txn| txn.0)).min();
-        let highest = least(first, raised, self.batch_base(raised));
+        // Nor where the batch that holds it begins, if a write of it went elsewhere.
+        let at_raised = self.batch_base(raised).max(if lied_to { raised } else { 0 });
+        let highest = least(first, raised, at_raised);
         (self.stable_before.map_or(lowest, |before| before.min(lowest)), highest)
     }
 
     /// Holds the offsets of an answer against each other.
-    pub(crate) fn check_limits(&self, fetched: &Fetched) -> Result<(), String> {
+    pub(crate) fn check_limits(&self, fetched: &Fetched, lied_to: bool) -> Result<(), String> {
         let Fetched { high_watermark, last_stable_offset, .. } = *fetched;
         if high_watermark > self.end {
             return Err(format!("high watermark {high_watermark} behind the end {}", self.end));
         }
-        let (lowest, highest) = self.last_stable(high_watermark);
+        let (lowest, highest) = self.last_stable(high_watermark, lied_to);
         if !(lowest..=highest).contains(&last_stable_offset) {
             let expected = format!("{lowest}..={highest}");
             return Err(format!(

@@ -95,7 +95,8 @@ impl World {
     /// Offers a batch to a log and holds the answer against the only right one.
     pub(super) fn submit(&mut self, at: usize, batch: Fact, guard: Option<u64>, ack: Ack) {
         let offer = Offer { batch, guard, txn_version: self.setup.txn_version };
-        let verdict = self.partitions[at].oracle.producers.verdict(&offer);
+        let producers = &mut self.partitions[at].oracle.producers;
+        let (mut verdict, ended) = (producers.verdict(&offer), producers.verdict_if_ended(&offer));
         let leader_epoch = self.partitions[at].leader_epoch;
         let is_marker = matches!(offer.batch.kind, Kind::Marker { .. });
         let sent = &offer.batch.sent;
@@ -104,6 +105,10 @@ impl World {
         let answer = self.log(at).append(append);
         self.hash(mix(offer.batch.sent.len() as u64));
         self.note_append(at, &offer.batch, guard, Ack::Accepted);
+        if let Some(ended) = ended.filter(|ended| *ended != verdict && ended.is_given_by(&answer)) {
+            self.oracle(at).producers.end_pending(offer.batch.producer_id);
+            verdict = ended;
+        }
         match answer {
             Ok(ticket) if self.partitions[at].latched => {
                 let answered = *ticket.expected();

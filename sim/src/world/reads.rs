@@ -38,7 +38,7 @@ impl World {
         self.note(at, || json!({"op": "read", "offset": offset, "max_bytes": max_bytes, "isolation": word}));
         let fetched = self.expect(at, "a read", fetched)?;
         self.hash(fetched.data.len() as u64);
-        let checked = self.partitions[at].oracle.check_limits(&fetched);
+        let checked = self.partitions[at].oracle.check_limits(&fetched, self.was_lied_to());
         self.hold(at, checked);
         Some((offset, fetched))
     }

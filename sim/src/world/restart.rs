@@ -219,7 +219,9 @@ impl World {
             let fetched = log.read(Read { isolation: Isolation::Committed, ..Read::from(offset) });
             let Some(fetched) = self.expect(at, "reading what is committed", fetched) else { return };
             let oracle = &self.partitions[at].oracle;
-            let checked = oracle.check_limits(&fetched).and_then(|()| oracle.check_committed(offset, &fetched));
+            let checked = oracle
+                .check_limits(&fetched, self.was_lied_to())
+                .and_then(|()| oracle.check_committed(offset, &fetched));
             self.hold(at, checked);
             match super::reads::end_of(&fetched.data) {
                 Some(next) if !self.is_done() => offset = next,
