@@ -4,8 +4,6 @@
 //! E and V below are those of the page beside it). The rules stand in the order in which Kafka asks them, since the first
 //! one that applies names the error.
 
-use oncelog_formats::num::sequence_is_after;
-
 use crate::producer::{BatchMeta, Known, NO_EPOCH, Standing, Update, batch_meta};
 use crate::refusal::{Refusal, TxnStateConflict};
 use crate::verification::Verification;
@@ -136,7 +134,7 @@ pub fn admit(
     }
     let stored = &known.standing;
     let current = working.unwrap_or(stored);
-    let question = Question { stored, current, forgotten: known.forgotten, verification, batch, options };
+    let question = Question { stored, current, known, verification, batch, options };
     match question.check() {
         Ok(()) => question.append(),
         Err(refusal) => Verdict::Refuse(refusal),
@@ -182,7 +180,7 @@ struct Question<'a> {
     stored: &'a Standing,
     /// Before the batch.
     current: &'a Standing,
-    forgotten: bool,
+    known: &'a Known,
     verification: Option<&'a Verification>,
     batch: &'a Incoming,
     options: &'a AdmitOptions,
@@ -242,15 +240,14 @@ impl Question<'_> {
     fn sequence_fits(&self) -> bool {
         let sequence = self.batch.base_sequence;
         if let Some(pending) = self.verification {
-            let from_nothing = pending.bumps_epoch && (!self.stored.has_batches || self.forgotten);
+            let from_nothing = pending.bumps_epoch && (!self.stored.has_batches || self.known.forgotten);
             if sequence > pending.lowest_sequence || (from_nothing && sequence != 0) {
                 return false;
             }
         }
-        if self.forgotten {
+        if self.known.forgotten {
             // As of an unknown producer, but nothing that is known to be stored is taken again.
-            let stored = self.batch.epoch == self.current.epoch && self.current.has_batches;
-            return !stored || sequence_is_after(sequence, self.current.last_sequence);
+            return !self.known.overlaps;
         }
         if self.batch.epoch != self.current.epoch {
             return sequence == 0 || self.current.epoch == NO_EPOCH;

@@ -122,8 +122,10 @@ pub struct Known {
     pub standing: Standing,
     /// The remembered batch that the incoming one repeats: same epoch, exactly the same sequences.
     pub repeated: Option<BatchMeta>,
-    /// Kafka's rules have forgotten the producer: no sequence is expected of it, but what is stored is not stored again.
+    /// Kafka's rules have forgotten the producer: no sequence is expected of it.
     pub forgotten: bool,
+    /// Of a forgotten producer: records of the incoming batch are among those of the remembered batches.
+    pub overlaps: bool,
 }
 
 /// What an appended batch changes.
@@ -140,17 +142,39 @@ pub struct Update {
 }
 
 impl ProducerEntry {
-    /// What is known when a batch with these values comes in. Batches that Kafka's rules have forgotten answer retries and
-    /// say nothing of what must come next.
-    pub fn look(&self, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
+    /// What is known when a batch with these values comes in; `replayed_from`: see [`crate::ProducerTable::note_load`].
+    /// Batches that Kafka's rules have forgotten answer retries and say nothing of what must come next.
+    pub fn look(&self, epoch: i16, first_sequence: i32, last_sequence: i32, replayed_from: i64) -> Known {
         let mut standing = self.standing();
         match self.forgotten {
             Forgotten::Nothing => {}
             Forgotten::Batches => (standing.last_sequence, standing.has_batches) = (-1, false),
             Forgotten::Producer => standing.coordinator_epoch = -1,
         }
-        let repeated = self.find_batch(epoch, first_sequence, last_sequence).copied();
-        Known { standing, repeated, forgotten: self.forgotten == Forgotten::Producer }
+        // Of several with the same sequences Kafka finds the oldest, of those that its load has left it.
+        let same = |b: &&BatchMeta| {
+            epoch == self.epoch && b.first_sequence == first_sequence && b.last_sequence == last_sequence
+        };
+        let loaded = self.batches().iter().filter(|batch| batch.last_offset < replayed_from).count();
+        let (lost, known) = self.batches().split_at(loaded.saturating_sub(1));
+        let repeated = known.iter().find(same).or_else(|| lost.iter().rfind(same)).copied();
+        let forgotten = self.forgotten == Forgotten::Producer;
+        let overlaps = forgotten && epoch == self.epoch && self.holds_any_of(first_sequence, last_sequence);
+        Known { standing, repeated, forgotten, overlaps }
+    }
+
+    /// Whether a remembered batch holds any of these sequences.
+    fn holds_any_of(&self, first_sequence: i32, last_sequence: i32) -> bool {
+        let holds = |(first, last), sequence| sequence_sub(sequence, first) <= sequence_sub(last, first);
+        self.batches().iter().filter(|b| b.last_sequence >= 0).any(|b| {
+            let stored = (b.first_sequence, b.last_sequence);
+            holds(stored, first_sequence) || holds((first_sequence, last_sequence), b.first_sequence)
+        })
+    }
+
+    /// The standing that a verification is asked for in: of a producer that Kafka's rules have forgotten nothing is known.
+    pub fn asked_standing(&self) -> Standing {
+        if self.forgotten == Forgotten::Producer { Standing::default() } else { self.standing() }
     }
 
     /// All but the batches.

@@ -188,7 +188,7 @@ impl World {
             _ => self.table.find(id),
         };
         let known = self.table.look(id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
-        let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+        let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
         assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
         match admit(&known, None, None, &batch, &options) {
             Verdict::Append { update, .. } => {
@@ -399,7 +399,7 @@ impl World {
         let entry = self.model.get(&id).copied().unwrap_or_default();
         let (batch, origin) = self.batch(id, entry);
         let options = self.options(origin);
-        let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+        let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
         if let Verdict::Append { update, .. } = admit(&known, None, None, &batch, &options) {
             self.put_off.entry(page).or_default().push((id, update));
             self.model.entry(id).or_default().apply(&update);

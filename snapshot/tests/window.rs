@@ -54,7 +54,7 @@ fn admit(
     batch: &Incoming,
     options: &AdmitOptions,
 ) -> Verdict {
-    let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+    let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
     let known = stored.map_or_else(Known::default, look);
     let standing = working.map(ProducerEntry::standing);
     match oncelog_snapshot::admit(&known, standing.as_ref(), verification, batch, options) {
@@ -294,32 +294,57 @@ fn a_guard_is_cleared_by_the_batch_it_was_given_for() {
     assert!(clears(&marker(4, 0, COMMIT)));
 }
 
+/// An entry of epoch 3 with batches of these sequences, one behind the other from offset 10 on.
+fn with_batches(sequences: &[(i32, i32)]) -> ProducerEntry {
+    let mut entry = ProducerEntry::default();
+    entry.set_epoch(3);
+    let mut first_offset = 10;
+    for &(first_sequence, last_sequence) in sequences {
+        let last_offset = first_offset + i64::from(last_sequence - first_sequence);
+        entry.push_batch(BatchMeta { first_sequence, last_sequence, first_offset, last_offset, timestamp: 1 });
+        first_offset = last_offset + 1;
+    }
+    entry
+}
+
 /// What Kafka's rules have forgotten still answers retries and keeps out what is fenced or stored; of all else they would
 /// know nothing.
 #[test]
 fn a_forgotten_producer_is_judged_as_a_new_one_but_for_what_is_stored() {
-    let mut entry = ProducerEntry::default();
-    entry.set_epoch(3);
-    [(0, 4), (5, 9)].iter().for_each(|&(first, last)| {
-        entry.push_batch(BatchMeta {
-            first_sequence: first,
-            last_sequence: last,
-            first_offset: i64::from(first),
-            last_offset: i64::from(last),
-            timestamp: 1,
-        });
-    });
+    let entry = with_batches(&[(10, 14), (15, 19)]);
     let forgotten = entry.forget();
     let judge = |epoch, sequence, count| {
         admit(Some(&forgotten), None, None, &data(epoch, sequence, 100, count), &options(Origin::Client))
     };
-    assert_eq!(judge(3, 5, 5), Verdict::Duplicate(entry.batches()[1]));
+    assert_eq!(judge(3, 15, 5), Verdict::Duplicate(entry.batches()[1]));
     assert!(matches!(judge(2, 0, 1), Verdict::Refuse(Refusal::InvalidProducerEpoch { .. })));
-    for stored in [9, 3, 0] {
-        assert!(matches!(judge(3, stored, 2), Verdict::Refuse(Refusal::OutOfOrderSequence { .. })), "{stored}");
+    for (sequence, count) in [(19, 1), (19, 2), (13, 4), (10, 1), (9, 2), (0, 100), (i32::MAX, 12)] {
+        let verdict = judge(3, sequence, count);
+        assert!(matches!(verdict, Verdict::Refuse(Refusal::OutOfOrderSequence { .. })), "{sequence}, {count}");
     }
-    let after_a_gap = appended(judge(3, 17, 2));
-    let firsts: Vec<i32> = after_a_gap.batches().iter().map(|batch| batch.first_sequence).collect();
-    assert_eq!(firsts, [0, 5, 17], "the window goes on");
+    for (sequence, count) in [(20, 2), (27, 2), (8, 2), (i32::MAX - 3, 4), (i32::MAX, 11)] {
+        let batches = appended(judge(3, sequence, count)).batches().to_vec();
+        let firsts: Vec<i32> = batches.iter().map(|batch| batch.first_sequence).collect();
+        assert_eq!(firsts, [10, 15, sequence], "the window goes on");
+    }
     assert_eq!(appended(judge(4, 17, 2)).batches().len(), 1);
+    let asked = |entry: &ProducerEntry| {
+        oncelog_snapshot::Verifications::new().start(7, &entry.asked_standing(), 0, 2, false, 77)
+    };
+    assert_eq!((asked(&forgotten), asked(&entry).is_err()), (Ok(Some(1)), true), "a guard for an older epoch");
+}
+
+/// Sequences can come again: a coordinator's carry none, and replicas take any.
+#[test]
+fn of_batches_with_the_same_sequences_kafka_finds_the_oldest_that_it_knows() {
+    let entry = with_batches(&[(0, 1), (5, 5), (0, 1), (0, 1)]);
+    let found = |replayed_from| entry.look(3, 0, 1, replayed_from).repeated.map(|batch| batch.first_offset);
+    // The newest before the replay is that of the snapshot.
+    assert_eq!([0, 12, 13, 15, 99].map(|from| found(from).unwrap()), [10, 10, 13, 13, 15]);
+    let forgotten = with_batches(&[(0, 1), (0, 1), (5, 5)]);
+    assert_eq!(
+        forgotten.look(3, 0, 1, 99).repeated,
+        Some(forgotten.batches()[1]),
+        "the newest of those that Kafka lost"
+    );
 }

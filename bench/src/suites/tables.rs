@@ -90,7 +90,7 @@ impl Table for ProducerTable {
 
 /// What is known of a plain entry; one search for both steps, which is the best that a map allows.
 fn take_plain(entry: &mut ProducerEntry, batch: &Incoming) -> i64 {
-    let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence);
+    let known = entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
     match &admit(&known, None, None, batch, &options(batch)) {
         Verdict::Append { update, .. } => {
             entry.apply(update);

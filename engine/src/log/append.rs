@@ -199,6 +199,9 @@ impl Shared {
                 drop(self.make_space(state, need)?);
                 continue;
             }
+            if state.log_start_batch >= state.log_end() {
+                state.log_start_batch = first;
+            }
             if roll {
                 self.roll_to(&mut state, first);
             }
@@ -247,9 +250,6 @@ impl Shared {
     fn store(&self, state: &mut State, candidates: &mut [Candidate<'_>], now_ms: i64) {
         let records = candidates.iter().map(|c| u64::try_from(c.header.record_count).unwrap_or(0)).sum();
         self.metrics.count_append(records, candidates.iter().map(|c| c.bytes.len() as u64).sum());
-        if state.log_start_batch >= state.log_end() {
-            state.log_start_batch = candidates[0].header.base_offset;
-        }
         for candidate in candidates.iter() {
             let (header, bytes) = (&candidate.header, &*candidate.bytes);
             if state.epochs.assign(header.partition_leader_epoch, header.base_offset).expect("checked by place") {
@@ -422,7 +422,7 @@ fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
         }
     }
     for (id, before) in left {
-        rejoin(&mut state.producers, id, &before);
+        rejoin(&mut state.producers, id, &before, i64::MAX);
     }
     for completed in changes().filter_map(|change| change.completed.as_ref()) {
         complete_txn(state, completed);

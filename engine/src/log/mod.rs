@@ -195,7 +195,7 @@ impl Log {
         if !state.config.transaction_partition_verification_enable {
             return Ok(None);
         }
-        let stored = state.producers.standing(producer_id);
+        let stored = state.producers.asked_standing(producer_id);
         state
             .verifications
             .start(producer_id, &stored, sequence, epoch, txn_version >= 2, now_ms)

@@ -284,6 +284,9 @@ impl Shared {
             self.persist_aborted(active)?;
         }
         self.checkpoints.update(&*self.device, &self.topic, self.partition, &offsets)?;
+        let mut state = self.state.lock();
+        // What is promised now is not taken back once the next segment begins.
+        state.hole_passed |= offsets.recovery_point.is_some_and(|point| point >= state.hole.end);
         Ok(durable)
     }
 

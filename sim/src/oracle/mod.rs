@@ -118,6 +118,7 @@ impl Oracle {
         self.start_is(self.start_promised.min(offset));
         self.start_possible = possible;
         (self.settled_below, self.replayed, self.stable_before) = (offset, true, Some(stable));
+        (self.producers.loaded_end, self.producers.was_cut) = (offset, true);
         self.start_asked = self.start_asked.min(offset);
         self.epochs.truncate_from_end(offset);
         self.replay();
@@ -227,6 +228,7 @@ impl Oracle {
         }
         self.end = found.log_end;
         (self.settled_below, self.replayed, self.stable_before) = (found.log_end, false, None);
+        (self.producers.loaded_end, self.producers.was_cut) = (found.log_end, false);
         wrong.extend(compare(self.from(found.log_start), &found.data, true).1);
         self.producers.forget_pending();
         self.replay();

@@ -73,6 +73,9 @@ pub(crate) struct Producers {
     pub(crate) known: BTreeMap<i64, Known>,
     pending: BTreeMap<i64, Pending>,
     pub(crate) verification_enabled: bool,
+    /// Where the log ended when it was last loaded or cut, and whether it was cut: how much was read again then is open.
+    pub(crate) loaded_end: i64,
+    pub(crate) was_cut: bool,
 }
 
 impl Known {
@@ -102,12 +105,15 @@ impl Known {
     }
 
     /// P7 and P8.
-    fn expects(&self, epoch: i16, sequence: i32) -> bool {
+    fn expects(&self, epoch: i16, sequence: i32, last_sequence: i32) -> bool {
         let same_epoch = epoch == self.epoch;
         if self.forgotten == Forgotten::Producer {
-            let stored = same_epoch && !self.window.is_empty();
-            let distance = (i64::from(sequence) - i64::from(self.last_sequence())).rem_euclid(1 << 31);
-            return !stored || (1..1 << 30).contains(&distance);
+            let distance = |from: i32, to: i32| (i64::from(to) - i64::from(from)).rem_euclid(1 << 31);
+            let meets = |&(_, first, last): &(i64, i32, i32)| {
+                let later = distance(first, sequence) > distance(first, last);
+                last >= 0 && !(later && distance(sequence, first) > distance(sequence, last_sequence))
+            };
+            return !(same_epoch && self.window.iter().any(meets));
         }
         if same_epoch { sequence == self.next_sequence() } else { self.epoch == -1 || sequence == 0 }
     }
@@ -131,9 +137,10 @@ impl Producers {
         let batch = &offer.batch;
         let (epoch, sequence) = (batch.epoch, batch.first_sequence);
         let same = |known: &&(i64, i32, i32)| (known.1, known.2) == (sequence, batch.last_sequence);
-        if epoch == stored.epoch
-            && let Some(known) = stored.window.iter().find(same)
-        {
+        // Of several with the same sequences the oldest since the load, which leaves Kafka only the newest before it.
+        let since = |known: &&(i64, i32, i32)| same(known) && known.0 >= self.loaded_end;
+        let mut window = stored.window.iter().filter(|_| epoch == stored.epoch);
+        if let Some(known) = window.clone().find(since).or_else(|| window.rfind(same)) {
             return Verdict::Duplicate(known.0); // P1
         }
         let open_here = stored.txn_first_offset.is_some() && stored.epoch == epoch;
@@ -146,7 +153,7 @@ impl Producers {
         } else if transactional && !open_here && self.verification_enabled && !guarded {
             Verdict::Refuse("INVALID_TXN_STATE") // P3
         } else if pending.is_some_and(|p| (p.bumps && from_nothing && sequence != 0) || sequence > p.lowest)
-            || !stored.expects(epoch, sequence)
+            || !stored.expects(epoch, sequence, batch.last_sequence)
         {
             out_of_order // P5 to P8
         } else if stored.txn_first_offset.is_some() && !transactional {
@@ -169,6 +176,13 @@ impl Producers {
         self.pending.remove(&producer_id);
     }
 
+    /// Whether the batch at this offset has the same sequences, and nobody knows which of several is answered.
+    pub(crate) fn may_repeat(&self, batch: &Fact, first_offset: i64) -> bool {
+        let same = (first_offset, batch.first_sequence, batch.last_sequence);
+        let known = self.known.get(&batch.producer_id).filter(|known| known.epoch == batch.epoch);
+        self.was_cut && known.is_some_and(|known| known.window.contains(&same))
+    }
+
     /// V1 to V3; the guard that the log answered is the one that must come again.
     pub(crate) fn verification(
         &mut self,
@@ -177,7 +191,9 @@ impl Producers {
         answered: &Result<Option<u64>, &'static str>,
     ) -> Result<(), String> {
         let nothing = Known::nothing();
-        let stored = self.known.get(&producer_id).unwrap_or(&nothing);
+        // Who is forgotten may ask.
+        let known = self.known.get(&producer_id).filter(|known| known.forgotten != Forgotten::Producer);
+        let stored = known.unwrap_or(&nothing);
         let expected = if !self.verification_enabled {
             Ok(None)
         } else if epoch < stored.epoch {

@@ -139,7 +139,11 @@ impl World {
         let expected = match verdict {
             Verdict::Append => Some((Outcome::Appended, oracle.end, oracle.end + records - 1, -1)),
             Verdict::Duplicate(first_offset) => oracle
-                .at(first_offset)
+                .at(if oracle.producers.may_repeat(&batch, answer.base_offset) {
+                    answer.base_offset
+                } else {
+                    first_offset
+                })
                 .map(|fact| (Outcome::Duplicate, fact.first_offset, fact.last_offset, fact.timestamp)),
             Verdict::Refuse(_) => None,
         };

@@ -182,22 +182,22 @@ pub(super) fn look(line: &[u64], epoch: i16, first_sequence: i32, last_sequence:
     let standing = standing(line);
     let follows = first_sequence == standing.next_sequence() && flags(line) & UNSEQUENCED == 0;
     if epoch != standing.epoch || follows {
-        return Known { standing, repeated: None, forgotten: false };
+        return Known { standing, ..Known::default() };
     }
     look_back(line, first_sequence, last_sequence)
 }
 
 #[inline(never)]
 fn look_back(line: &[u64], first_sequence: i32, last_sequence: i32) -> Known {
-    // Oldest first wins among equals, as in an entry.
+    // Sequences in a line follow each other, so there is one at most.
     let mut found = None;
     walk(line, |batch| {
         if batch.first_sequence == first_sequence && batch.last_sequence == last_sequence {
             found = Some(batch);
         }
-        false
+        found.is_some()
     });
-    Known { standing: standing(line), repeated: found, forgotten: false }
+    Known { standing: standing(line), repeated: found, ..Known::default() }
 }
 
 /// What a push did.

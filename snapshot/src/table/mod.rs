@@ -50,6 +50,7 @@ pub struct ProducerTable {
     absent: Option<Absent>,
     len: usize,
     digest: u64,
+    replayed_from: i64,
 }
 
 impl Default for ProducerTable {
@@ -78,7 +79,14 @@ impl ProducerTable {
             absent: None,
             len: 0,
             digest: 0,
+            replayed_from: 0,
         }
+    }
+
+    /// The log was just loaded, or cut: Kafka has begun with a snapshot, which tells it the newest batch of each producer,
+    /// and has read every batch from this offset on.
+    pub fn note_load(&mut self, replayed_from: i64) {
+        self.replayed_from = replayed_from;
     }
 
     /// Where `producer_id` is, if it is anywhere: for the questions and changes to come. Good for as long as nothing changes,
@@ -110,7 +118,9 @@ impl ProducerTable {
         let (block, number) = place_of(producer_id);
         match self.directory.find(block).and_then(|(_, slot)| slot.line(number)) {
             None => Known::default(),
-            Some(line) if line::is_odd(line) => self.odd[&producer_id].look(epoch, first_sequence, last_sequence),
+            Some(line) if line::is_odd(line) => {
+                self.odd[&producer_id].look(epoch, first_sequence, last_sequence, self.replayed_from)
+            }
             Some(line) => line::look(line, epoch, first_sequence, last_sequence),
         }
     }
@@ -154,6 +164,11 @@ impl ProducerTable {
     /// The standing of `producer_id`, the default if it is unknown.
     pub fn standing(&self, producer_id: i64) -> Standing {
         self.get(producer_id).map_or_else(Standing::default, |entry| entry.standing())
+    }
+
+    /// The same, as [`crate::Verifications::start`] asks for it.
+    pub fn asked_standing(&self, producer_id: i64) -> Standing {
+        self.get(producer_id).map_or_else(Standing::default, |entry| entry.asked_standing())
     }
 
     /// A copy of the entry of `producer_id`.

@@ -21,10 +21,13 @@ pub(in crate::log) const MEMORY_FILE: &str = "producers.oncelog";
 impl Recovery<'_> {
     /// The producers to go on with; some may still be in a checkpoint, which knows everything.
     pub fn producers(&mut self, log_end: i64) -> ProducerTable {
-        match self.begun {
+        let mut producers = match self.begun {
             Some(_) => std::mem::take(&mut self.view.producers),
             None => self.remembered(log_end),
-        }
+        };
+        // After a crash Kafka goes on with what a snapshot of the end tells.
+        producers.note_load(if self.clean { self.starts.view.min(log_end) } else { log_end });
+        producers
     }
 
     /// Everything remembered of the log below `end`.
@@ -49,10 +52,9 @@ impl Recovery<'_> {
         for (id, entry) in self.kept.iter().chain(ahead.into_iter().flat_map(ProducerTable::iter)) {
             let Some(mut entry) = up_to(entry, end) else { continue };
             (entry.txn_first_offset, entry.coordinator_epoch) = (None, -1);
-            let newest = |e: &ProducerEntry| (e.epoch, e.last_offset());
+            // What is kept has seen every batch that the file may tell of, and perhaps more.
             let entry = match memory.get(id) {
-                Some(other) if newest(&other) >= newest(&entry) => with_older_batches(&entry, &other).unwrap_or(other),
-                Some(other) => with_older_batches(&other, &entry).unwrap_or(entry),
+                Some(kept) => with_older_batches(&entry, &kept).unwrap_or(kept),
                 None => entry,
             };
             memory.put(id, entry);

@@ -219,7 +219,9 @@ impl<'a> Recovery<'a> {
         if !self.clean {
             // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
             self.view.txns.forget_decided_below(i64::MAX);
-            if end <= self.bounds.log_start {
+            // It goes by the log start, which a segment that was removed may have moved.
+            let first_base = self.segments.first_key_value().map_or(i64::MIN, |(base, _)| *base);
+            if end <= self.bounds.log_start.max(first_base) {
                 self.keep_view(end);
             }
         }
@@ -459,7 +461,8 @@ impl<'a> Recovery<'a> {
         (segment.size, segment.next_offset, segment.data_end) = (end.position, end.next_offset, end.next_offset);
         let goes_on = self.judge(&mut segment, &opened, end)?;
         // A crash makes Kafka look at the batches one by one.
-        self.view.end_set(base < self.starts.doubt);
+        let is_set = base < self.starts.doubt;
+        self.view.end_set(is_set.then(|| base.max(self.starts.view)));
         Ok((segment, goes_on))
     }
 }

@@ -75,25 +75,26 @@ impl View {
         }))
     }
 
-    /// A segment ends that Kafka's load reads as one set.
-    pub fn end_set(&mut self, is_set: bool) {
+    /// A segment ends that Kafka's load reads as one set, if it does so, from `from` on.
+    pub fn end_set(&mut self, from: Option<i64>) {
         for (id, before) in std::mem::take(&mut self.left) {
-            if is_set {
-                rejoin(&mut self.producers, id, &before);
+            if let Some(from) = from {
+                rejoin(&mut self.producers, id, &before, from);
             }
         }
     }
 }
 
-/// A set of batches that left a producer's epoch and came back to it leaves it the batches from `before` the set: Kafka
-/// looks at epochs before and after a set, not within.
-pub(in crate::log) fn rejoin(producers: &mut ProducerTable, id: i64, before: &ProducerEntry) {
+/// A set of batches that left a producer's epoch and came back to it leaves it the batches from before the set, which
+/// begins at `from`: Kafka looks at epochs before and after a set, not within. `before`: when it left its epoch.
+pub(in crate::log) fn rejoin(producers: &mut ProducerTable, id: i64, before: &ProducerEntry, from: i64) {
+    let older = before.batches().iter().filter(|batch| batch.last_offset < from);
     if let Some(after) = producers.get(id)
         && after.epoch == before.epoch
         && before.forgotten != Forgotten::Producer
-        && !before.batches().is_empty()
+        && older.clone().next().is_some()
     {
-        producers.put(id, after.with_older(before.batches()));
+        producers.put(id, after.with_older(older));
     }
 }
 
