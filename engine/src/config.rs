@@ -155,6 +155,9 @@ settings! {
     file_delete_delay_ms: i64 = 60_000, integer(0, i64::MAX);
     /// A producer without an open transaction is forgotten after this long without a batch.
     producer_id_expiration_ms: i64 = DAY_MS, integer(1, MAX_INT);
+    /// Memory for what is known of producers, in bytes: beyond it those that were silent for longest stand in a file, and come
+    /// back when they do. Lone ids, whose neighbours never appended, and producers with an open transaction stay in memory.
+    producer_memory_bytes: i64 = i64::MAX, integer(1, i64::MAX);
     /// Whether the first batch of a transaction needs a guard.
     transaction_partition_verification_enable: bool = true, boolean;
     /// How long a transaction may be open; a later one is reported, never ended.

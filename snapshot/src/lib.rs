@@ -28,5 +28,5 @@ pub use codec::{Loaded, SnapshotMeta};
 pub use open_txns::OpenTxns;
 pub use producer::{BatchMeta, Forgotten, Known, NO_EPOCH, ProducerEntry, Standing, Update, WINDOW};
 pub use refusal::{Refusal, TxnStateConflict};
-pub use table::{Frozen, FrozenBlock, Hint, ProducerTable};
+pub use table::{Frozen, FrozenBlock, Hint, ProducerTable, SpillPlace, Spilled, Swept};
 pub use verification::{Verification, Verifications};

@@ -115,7 +115,7 @@ fn decode_block(reader: &mut Reader<'_>) -> Option<FrozenBlock> {
     let words = reader.take(given.count_ones() as usize * width * size_of::<u64>())?;
     let lines = words.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word)).collect();
     let odd = (0..odd_count).map(|_| Some((reader.u8()?, decode_entry(reader)?))).collect::<Option<Vec<_>>>()?;
-    let block = FrozenBlock { block, present, given, width, lines, odd };
+    let block = FrozenBlock { block, present, given, width, lines, odd, spilled: None };
     block.is_sound().then_some(block)
 }
 

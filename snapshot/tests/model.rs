@@ -1,14 +1,15 @@
 //! The table beside a naive map through everything that happens to a log's producers: appends, retries, mistakes, markers,
 //! new epochs, odd values, frozen views read in pieces while all goes on, checkpoints of what changed, crashes back to the
-//! newest checkpoint, expiry. Every answer is compared, and the contents and digests at every checkpoint and crash.
+//! newest checkpoint, expiry, blocks spilled and brought back. Every answer is compared, and the contents and digests at every checkpoint and crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 
 use oncelog_snapshot::pages::{PageWriter, decode_page};
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
-    AdmitOptions, Forgotten, Frozen, Hint, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable, Update,
-    Verdict, admit,
+    AdmitOptions, Forgotten, Frozen, FrozenBlock, Hint, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable,
+    SpillPlace, Spilled, Update, Verdict, admit,
 };
 
 type Model = BTreeMap<i64, ProducerEntry>;
@@ -34,6 +35,11 @@ struct World {
     named: BTreeSet<i64>,
     changed: BTreeSet<i64>,
     done: BTreeMap<&'static str, u64>,
+    /// What was spilled, by place, and where the walks go on. A place is never used again.
+    elsewhere: BTreeMap<u64, Vec<u64>>,
+    places_given: u64,
+    spill_from: u64,
+    sweep_from: u64,
 }
 
 /// What checkpoints have left on disk.
@@ -68,6 +74,10 @@ fn a_million_operations_beside_a_naive_map() {
         "removed",
         "expired on arrival",
         "put off",
+        "spilled",
+        "brought back",
+        "swept",
+        "let go too late",
     ] {
         assert!(world.done.get(wanted).is_some_and(|&times| times > 20), "{wanted} hardly happened: {:?}", world.done);
     }
@@ -89,6 +99,10 @@ impl World {
             stored: Stored::default(),
             put_off: BTreeMap::new(),
             done: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+            places_given: 0,
+            spill_from: 0,
+            sweep_from: 0,
         };
         // Dense, scattered, a few of each block, negative.
         world.ids.extend(0..1500);
@@ -121,10 +135,12 @@ impl World {
             40..45 => self.begin_checkpoint(),
             45..100 => self.write_checkpoint(),
             100..101 if self.below(3) == 0 => self.crash(),
-            101..103 => self.sweep(),
+            101 if self.below(2) == 0 => self.sweep(),
             103..106 => self.put_odd(),
             106..108 => self.remove(),
             108..109 if self.below(20) == 0 => self.compare(),
+            109..121 => self.spill(),
+            121..124 => self.sweep_a_step(),
             _ => self.append(),
         }
     }
@@ -143,12 +159,89 @@ impl World {
             self.note("touched");
         }
         assert_eq!(self.table.missing_page(id), None);
+        if let Some(spilled) = self.table.missing_block(id) {
+            self.bring_back(&spilled);
+        }
+        assert_eq!(self.table.missing_block(id), None);
     }
 
-    fn have_all(&mut self) {
+    /// Reads all pages; frozen views need no more.
+    fn have_pages(&mut self) {
         while let Some(page) = self.table.any_missing_page() {
             self.supply(page);
         }
+    }
+
+    fn have_all(&mut self) {
+        self.have_pages();
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (some, next) = self.table.spilled_from(at);
+            some.iter().for_each(|spilled| self.bring_back(spilled));
+            from = next;
+        }
+        assert_eq!(self.table.spilled(), 0);
+    }
+
+    /// Takes cold blocks out of memory. Something may happen to them before they are let go.
+    fn spill(&mut self) {
+        let most = 1 + self.below(20) as usize;
+        let (cold, next) = self.table.cold(self.spill_from, most);
+        self.spill_from = next.unwrap_or(0);
+        if self.below(3) == 0 {
+            for (block, _) in &cold {
+                let id = self.ids.iter().copied().find(|id| id >> 6 == *block).expect("an id of that block");
+                self.append_to(id);
+            }
+        }
+        for (block, lines) in cold {
+            self.places_given += 1;
+            let before = self.table.bytes_now();
+            let gone = self.table.let_go(block, place(self.places_given));
+            assert_eq!(gone, self.table.bytes_now() < before);
+            if gone {
+                self.elsewhere.insert(self.places_given, lines);
+            }
+            self.note(if gone { "spilled" } else { "let go too late" });
+        }
+        assert!(!self.table.let_go(i64::MAX, place(1)));
+    }
+
+    fn bring_back(&mut self, spilled: &Spilled) {
+        let Spilled { block, place: at, words } = *spilled;
+        let lines = self.elsewhere[&at.0.get()].clone();
+        assert_eq!(lines.len(), words);
+        assert!(!self.table.take_back(block, place(u64::MAX), lines.clone()), "not its place");
+        assert!(self.table.take_back(block, at, lines.clone()));
+        assert!(!self.table.take_back(block, at, lines), "it is here already");
+        self.note("brought back");
+    }
+
+    fn fill(&self, blocks: &mut [FrozenBlock]) {
+        for block in blocks {
+            if let Some(place) = block.spilled {
+                let lines = &self.elsewhere[&place.0.get()];
+                assert_eq!(lines.len(), block.words());
+                block.fill(lines);
+            }
+        }
+    }
+
+    /// One step of a sweep over what there is in memory.
+    fn sweep_a_step(&mut self) {
+        if self.table.any_missing_page().is_some() {
+            return;
+        }
+        let most = self.below(4) as usize;
+        let swept = self.table.sweep(self.sweep_from, self.now_ms, EXPIRATION_MS, most);
+        self.sweep_from = swept.next.unwrap_or(0);
+        for (id, entry) in &swept.expired {
+            assert_eq!(self.model.remove(id), Some(*entry));
+            assert!(entry.txn_first_offset.is_none() && self.now_ms - entry.last_append_ms >= EXPIRATION_MS);
+            self.note("swept");
+        }
+        self.changed.extend(swept.expired.iter().map(|(id, _)| id));
+        swept.spilled.iter().for_each(|spilled| self.bring_back(spilled));
     }
 
     fn supply(&mut self, page: usize) {
@@ -177,6 +270,10 @@ impl World {
 
     fn append(&mut self) {
         let id = self.id();
+        self.append_to(id);
+    }
+
+    fn append_to(&mut self, id: i64) {
         self.have(id);
         let entry = self.model.get(&id).copied();
         let (batch, origin) = self.batch(id, entry.unwrap_or_default());
@@ -311,9 +408,10 @@ impl World {
             return;
         }
         let (which, limit) = (self.below(self.views.len() as u64) as usize, 1 + self.below(90) as usize);
-        self.have_all();
-        let (frozen, _, shown) = &mut self.views[which];
-        let blocks = self.table.read_frozen(frozen, limit);
+        self.have_pages();
+        let mut blocks = self.table.read_frozen(&mut self.views[which].0, limit);
+        self.fill(&mut blocks);
+        let shown = &mut self.views[which].2;
         if blocks.is_empty() {
             let (frozen, then, shown) = self.views.remove(which).expect("one of them");
             self.table.thaw(frozen);
@@ -333,7 +431,7 @@ impl World {
         if self.checkpoint.is_none() {
             let all = self.stored.changes.len() >= 5;
             if all || !self.put_off.is_empty() {
-                self.have_all();
+                self.have_pages();
             }
             let mut frozen = self.table.freeze_changes(all);
             frozen.prepare();
@@ -345,7 +443,12 @@ impl World {
     fn write_checkpoint(&mut self) {
         let limit = 1 + self.below(200) as usize;
         let Some((frozen, writer, _)) = &mut self.checkpoint else { return };
-        let blocks = self.table.read_frozen(frozen, limit);
+        let mut blocks = self.table.read_frozen(frozen, limit);
+        for block in &mut blocks {
+            if let Some(place) = block.spilled {
+                block.fill(&self.elsewhere[&place.0.get()]);
+            }
+        }
         if !blocks.is_empty() {
             let named = |id: i64| self.named.contains(&id);
             let all = blocks.iter().flat_map(|block| block.entries());
@@ -375,6 +478,7 @@ impl World {
         if self.stored.pages.is_empty() {
             return;
         }
+        self.elsewhere.clear();
         let changes = self.stored.changes.iter().map(|bytes| decode_page(bytes).expect("as written")).collect();
         let first_hashes = self.stored.pages.iter().map(|(hash, _)| *hash).collect();
         self.table = ProducerTable::restore(self.stored.len, self.stored.digest, first_hashes, changes);
@@ -415,6 +519,10 @@ impl World {
         assert_eq!(self.table.len(), self.model.len());
         assert_eq!(self.table.digest(), table_of(&self.model).digest());
     }
+}
+
+fn place(number: u64) -> SpillPlace {
+    SpillPlace(NonZeroU64::new(number).expect("places count from 1"))
 }
 
 fn table_of(model: &Model) -> ProducerTable {

@@ -84,7 +84,7 @@ proptest! {
         prop_assert_eq!(contents(&table), kept);
         let mut from = Some(0);
         while let Some(at) = from {
-            from = in_steps.sweep(at, now_ms, expiration_ms).1;
+            from = in_steps.sweep(at, now_ms, expiration_ms, 3).next;
         }
         prop_assert_eq!(in_steps, table);
     }

@@ -173,12 +173,20 @@ impl Shared {
         now_ms: i64,
     ) -> Result<Ordered<'_>> {
         let size_bytes: usize = candidates.iter().map(|c| c.bytes.len()).sum();
+        let mut made_room = false;
         loop {
             let mut state = self.state.lock();
             state.check_usable()?;
+            if state.must_spill() && !std::mem::replace(&mut made_room, true) {
+                drop(state);
+                self.spill_for_append()?;
+                continue;
+            }
             let mut ids = candidates.iter().flat_map(|candidate| &candidate.incoming).map(|batch| batch.producer_id);
-            if let Some(page) = ids.find_map(|id| state.producers.missing_page(id)) {
-                self.supply_pages(state, page, 1)?;
+            let table = &state.producers;
+            let is_away = |id: &i64| table.missing_page(*id).is_some() || table.missing_block(*id).is_some();
+            if let Some(id) = ids.find(is_away) {
+                self.supply(state, id)?;
                 continue;
             }
             if candidates.len() > 1 {

@@ -79,7 +79,7 @@ impl Shared {
             // A snapshot of records that a crash may still take would be believed over those that follow them, and over the
             // segment that it closes. A roll meanwhile brings one that waits for the next turn.
             self.commit_all(Ack::Durable)?;
-            drop(self.state_with_all()?);
+            drop(self.state_with_pages()?);
             for _ in 0..count {
                 let Some(due) = self.next_snapshot_due() else { return Ok(()) };
                 self.write_snapshot(due)?;
@@ -122,14 +122,18 @@ impl Shared {
 
     fn encode_view(&self, mut view: Frozen, meta: SnapshotMeta) -> Result<Vec<u8>> {
         let mut encoder = Encoder::new(&view, meta);
+        let mut read = Ok(());
         loop {
-            let blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
-            if blocks.is_empty() {
+            let mut blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
+            if !blocks.is_empty() {
+                read = self.fill(&mut blocks);
+            }
+            if blocks.is_empty() || read.is_err() {
                 break;
             }
             encoder.push(&blocks);
         }
         self.state.lock().producers.thaw(view);
-        Ok(encoder.finish())
+        read.map(|()| encoder.finish())
     }
 }

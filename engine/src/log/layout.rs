@@ -6,6 +6,7 @@ use std::path::Path;
 use oncelog_device::Device;
 use oncelog_formats::file_name::{FileName, Kind, Suffix, parse_file_name, segment_file_name};
 
+use super::spill::SPILL_FILE;
 use crate::error::Result;
 
 /// A log directory after it was tidied.
@@ -61,7 +62,7 @@ pub(super) fn snapshot_offsets(device: &dyn Device, dir: &Path) -> Result<Vec<i6
 }
 
 fn is_leftover(name: &str) -> bool {
-    (name.starts_with("spare-") && name.ends_with(".oncelog")) || name.ends_with(".tmp")
+    (name.starts_with("spare-") && name.ends_with(".oncelog")) || name.ends_with(".tmp") || name == SPILL_FILE
 }
 
 /// Compaction writes `.cleaned`, renames to `.swap` from the highest offset down, then to the final name: see

@@ -7,12 +7,14 @@ mod commit;
 mod committed;
 mod cursors;
 mod describe;
+mod expiry;
 mod fetch;
 mod gate;
 mod hanging;
 mod read;
 mod retain;
 mod roll;
+mod spill;
 mod state;
 mod stream;
 mod ticket;
@@ -383,7 +385,20 @@ impl Log {
         state.check_usable()?;
         let expiration_ms = state.config.producer_id_expiration_ms;
         state.verifications.expire(now_ms, expiration_ms);
-        Ok(state.producers.expire(now_ms, expiration_ms).into_iter().map(|(id, _)| id).collect())
+        let expired = state.producers.expire(now_ms, expiration_ms);
+        drop(state);
+        self.shared.metrics.count_expired(expired.len());
+        Ok(expired.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// One step of [`Log::expire_producers`], over the few producers next in turn; answers the ids of those forgotten. An
+    /// engine with a driver does this by itself, on idle logs too; [`Log::drive`] does not. Producers that an opening has not
+    /// read yet are looked at when they are read.
+    ///
+    /// # Errors
+    /// On a closed or latched log.
+    pub fn sweep_producers(&self) -> Result<Vec<i64>> {
+        self.shared.sweep_producers().map(|(expired, _)| expired)
     }
 
     /// Cuts the log so that it ends at `offset`; answers the log end. Survives the loss of power when it returns.

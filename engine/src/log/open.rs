@@ -13,9 +13,11 @@ use oncelog_snapshot::Verifications;
 use super::Shared;
 use super::checkpoint::Checkpoints;
 use super::cursors::Cursors;
+use super::expiry::Sweep;
 use super::layout::tidy;
 use super::recover::kept::MEMORY_FILE;
 use super::recover::{Before, Bounds, Means, Recovery, drop_forgotten, forget_expired};
+use super::spill::Spill;
 use super::state::{Progress, Segment, Staging, State, Window};
 use super::types::{OpenOptions, OpenReport};
 use crate::ahead::Ahead;
@@ -379,6 +381,8 @@ fn assemble(
         snapshots_due: recovered.snapshots_due,
         newest_snapshot,
         checkpoint: Checkpoints::behind(recovered.begun, &recovered.report),
+        sweep: Sweep::default(),
+        spill: Spill::default(),
         doomed: Vec::new(),
         latch: None,
         read_only,

@@ -12,7 +12,9 @@ use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
 use super::checkpoint::{Checkpoints, SnapshotDue};
+use super::expiry::Sweep;
 use super::recover::Reach;
+use super::spill::Spill;
 use super::types::Ack;
 use crate::config::Config;
 use crate::epochs::EpochCache;
@@ -332,6 +334,8 @@ pub(crate) struct State {
     pub snapshots_due: VecDeque<SnapshotDue>,
     pub newest_snapshot: i64,
     pub checkpoint: Checkpoints,
+    pub sweep: Sweep,
+    pub spill: Spill,
     /// Files renamed to `.deleted`, and when they may go.
     pub doomed: Vec<Doomed>,
     /// Set by the first failed write or sync.

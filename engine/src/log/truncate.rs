@@ -47,8 +47,10 @@ impl Shared {
         let cut = self.before_cut.get().map(Cut::begin);
         self.upkeep()?;
         let _one = self.upkeep.lock();
+        // Nothing is spilled again while the upkeep lock is held.
         drop(self.state_with_all()?);
         let mut state = self.quiesce()?;
+        self.forget_spill(&mut state)?;
         state.check_writable()?;
         let end = state.log_end();
         if offset >= end {
@@ -159,6 +161,7 @@ impl Shared {
             self.checkpoints.update(&*self.device, &self.topic, self.partition, &started)?;
         }
         self.forget_checkpoints(&mut state)?;
+        self.forget_spill(&mut state)?;
         let bases: Vec<i64> = state.segments.keys().rev().copied().collect();
         for base in bases {
             if let Err(error) = self.doom(&mut state, base) {

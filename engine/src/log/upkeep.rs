@@ -46,12 +46,18 @@ impl Shared {
         self.tail.expire(self.clock.monotonic_ns());
         self.watch_transactions();
         self.upkeep()?;
+        self.sweep_if_due()?;
         self.tend_producers()
     }
 
-    /// Reads producers that nobody has asked for yet, and writes a checkpoint when one is due.
+    /// Reads producers that nobody has asked for yet, takes out those for whom there is no room, and writes a checkpoint when
+    /// one is due.
     fn tend_producers(&self) -> Result<()> {
         self.warm_up(PAGES_A_STEP)?;
+        {
+            let _one = self.upkeep.lock();
+            self.spill()?;
+        }
         if self.state.lock().checkpoint_is_due(self.clock.now_ms()) {
             let _one = self.upkeep.lock();
             match self.write_checkpoint() {
@@ -355,6 +361,7 @@ impl Shared {
         for doomed in std::mem::take(&mut state.doomed) {
             self.device.remove(&doomed.path)?;
         }
+        self.forget_spill(&mut state)?;
         drop(state);
         self.persist_epochs()?;
         self.device.sync_directory(&self.dir)?;

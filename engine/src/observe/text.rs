@@ -19,6 +19,8 @@ struct Snapshot<'a> {
     high_watermark: i64,
     last_stable: i64,
     producers: usize,
+    producer_bytes: usize,
+    spilled_blocks: usize,
     open_transactions: usize,
     followers: usize,
     read_only: bool,
@@ -39,6 +41,8 @@ impl<'a> Snapshot<'a> {
             high_watermark: state.high_watermark,
             last_stable: state.last_stable(),
             producers: state.producers.len(),
+            producer_bytes: state.producers.bytes_now(),
+            spilled_blocks: state.producers.spilled(),
             open_transactions: state.txns.ongoing().count(),
             followers: state.followers.len(),
             read_only: state.read_only.is_some(),
@@ -219,6 +223,15 @@ impl Text<'_> {
             |log| log.high_watermark - log.last_stable,
         );
         self.each("oncelog_producers", "gauge", "Producers remembered.", |log| log.producers);
+        self.each("oncelog_producer_bytes", "gauge", "Memory that the producers take.", |log| log.producer_bytes);
+        let help = "Producers forgotten because they were silent for too long.";
+        self.each("oncelog_producers_expired_total", "counter", help, |log| log.log.metrics.expired.load(Relaxed));
+        let help = "Blocks of up to 64 producers that are out of memory.";
+        self.each("oncelog_producer_blocks_spilled", "gauge", help, |log| log.spilled_blocks);
+        let help = "Times that such a block was read back.";
+        self.each("oncelog_producer_blocks_returned_total", "counter", help, |log| {
+            log.log.metrics.brought_back.load(Relaxed)
+        });
         self.each("oncelog_open_transactions", "gauge", "Transactions open.", |log| log.open_transactions);
         self.each("oncelog_late_transactions", "gauge", "Transactions open for too long.", |log| {
             log.log.late.counts().0

@@ -47,8 +47,16 @@ struct Many {
     oldest_append_ms: i64,
     /// The lines are of the wide kind.
     wide: bool,
+    /// Changed since it was last passed over by who looks for blocks to spill.
+    used: bool,
+    /// Where the lines are while they are not here.
+    spilled: Option<SpillPlace>,
     lines: Vec<u64>,
 }
+
+/// Where the owner of a table has put the lines of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpillPlace(pub std::num::NonZeroU64);
 
 const _: () = assert!(size_of::<Slot>() <= 112, "the size of a slot is what a scattered id costs");
 
@@ -71,7 +79,8 @@ impl Slot {
             }
             _ => {
                 let lines = lines.to_vec();
-                let many = Many { present, dirty: 0, oldest_append_ms: i64::MIN, wide, lines };
+                let many =
+                    Many { present, dirty: 0, oldest_append_ms: i64::MIN, wide, used: true, spilled: None, lines };
                 Some(Self { block, generation: 0, lone: 0, body: Body::Many(many) })
             }
         }
@@ -138,7 +147,59 @@ impl Slot {
     pub fn soil(&mut self, number: u8) {
         match &mut self.body {
             Body::Lone { dirty, .. } => *dirty = true,
-            Body::Many(many) => many.dirty |= 1 << number,
+            Body::Many(many) => {
+                many.dirty |= 1 << number;
+                many.used = true;
+            }
+        }
+    }
+
+    /// Where the lines are, if they are not here: then nothing may be asked of any.
+    #[inline]
+    pub fn spilled(&self) -> Option<SpillPlace> {
+        match &self.body {
+            Body::Many(many) => many.spilled,
+            Body::Lone { .. } => None,
+        }
+    }
+
+    /// The lines, if they may go: nothing in here changed since the last time this was asked, and no transaction is open,
+    /// whose producers are looked at without being asked for.
+    pub fn cold_lines(&mut self) -> Option<&[u64]> {
+        let Body::Many(many) = &mut self.body else { return None };
+        let was_used = std::mem::replace(&mut many.used, false);
+        let stays = |line: &[u64]| line::is_odd(line) || line::has_txn(line);
+        let goes = !was_used && many.spilled.is_none() && !many.lines.chunks_exact(many.width()).any(stays);
+        goes.then_some(&many.lines)
+    }
+
+    /// Lets go of lines that stand elsewhere now; false, and nothing happens, if the block has changed meanwhile.
+    pub fn let_go(&mut self, place: SpillPlace) -> bool {
+        match &mut self.body {
+            Body::Many(many) if !many.used && many.spilled.is_none() => {
+                (many.lines, many.spilled) = (Vec::new(), Some(place));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes lines back that stood at `place`; false, and nothing happens, if that is not where they are.
+    pub fn take_back(&mut self, place: SpillPlace, lines: Vec<u64>) -> bool {
+        match &mut self.body {
+            Body::Many(many) if many.spilled == Some(place) && lines.len() == many.words() => {
+                (many.lines, many.spilled, many.used) = (lines, None, true);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Words of all lines.
+    pub fn words(&self) -> usize {
+        match &self.body {
+            Body::Lone { .. } => WIDE,
+            Body::Many(many) => many.words(),
         }
     }
 
@@ -165,6 +226,8 @@ impl Slot {
                     dirty: u64::from(*dirty) << self.lone,
                     oldest_append_ms: i64::MIN,
                     wide: false,
+                    used: true,
+                    spilled: None,
                     lines: Vec::new(),
                 };
                 many.store(self.lone, only, line::width(only));
@@ -227,6 +290,11 @@ impl Many {
         if self.wide { WIDE } else { NARROW }
     }
 
+    /// Words of all lines.
+    fn words(&self) -> usize {
+        self.present.count_ones() as usize * self.width()
+    }
+
     /// Where the line of an id begins.
     #[inline]
     fn at(&self, number: u8) -> Option<usize> {
@@ -243,6 +311,7 @@ impl Many {
     }
 
     fn store(&mut self, number: u8, line: &[u64; WIDE], width: usize) {
+        debug_assert!(self.spilled.is_none(), "the lines are elsewhere");
         if width > self.width() {
             self.widen();
         }
@@ -275,10 +344,12 @@ impl Many {
     }
 
     fn remove(&mut self, number: u8) {
+        debug_assert!(self.spilled.is_none(), "the lines are elsewhere");
         let (Some(at), width) = (self.at(number), self.width()) else { return };
         self.lines.drain(at..at + width);
         self.present &= !(1 << number);
         self.dirty &= !(1 << number);
+        self.used = true;
         if self.lines.len() * 2 < self.lines.capacity() {
             self.lines.shrink_to_fit();
         }

@@ -128,6 +128,11 @@ impl Directory {
         (&mut segment.slots, end)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.blocks
+    }
+
     /// Memory of the directory and what its slots hold.
     pub fn bytes(&self) -> usize {
         let of = |segment: &Segment| {

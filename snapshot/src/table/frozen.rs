@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::block::{Slot, bits, id_at, place_of};
+use super::block::{Slot, SpillPlace, bits, id_at, place_of};
 use super::directory::{Directory, hash};
 use super::{Odd, line};
 use crate::producer::ProducerEntry;
@@ -65,6 +65,8 @@ pub struct FrozenBlock {
     pub lines: Vec<u64>,
     /// Of those given, the ones that fit no line: number in the block, and the entry.
     pub odd: Vec<(u8, ProducerEntry)>,
+    /// The lines are to be got from here first, with [`Self::fill`]: none stands in `lines`.
+    pub spilled: Option<SpillPlace>,
 }
 
 impl FrozenBlock {
@@ -88,6 +90,20 @@ impl FrozenBlock {
             let elsewhere = self.odd.iter().any(|(odd, _)| *odd == number);
             line::is_odd(line) == elsewhere && (line::is_odd(line) || line::width(line) <= self.width)
         })
+    }
+
+    /// Words of the lines of all that there were.
+    pub fn words(&self) -> usize {
+        self.present.count_ones() as usize * self.width
+    }
+
+    /// Puts in the lines of all that there were, as they were spilled.
+    pub fn fill(&mut self, lines: &[u64]) {
+        let given = self.given;
+        let wanted = bits(self.present).zip(lines.chunks_exact(self.width));
+        let wanted = wanted.filter(|(number, _)| given >> number & 1 == 1);
+        self.lines = wanted.flat_map(|(_, line)| line.iter().copied()).collect();
+        self.spilled = None;
     }
 
     /// How many producers are given.
@@ -263,7 +279,15 @@ impl Versions {
         };
         match live.map(Version::Live).or_else(saved) {
             Some(version) => version.read(version.slot().dirty(), odd),
-            None => FrozenBlock { block, present: 0, given: 0, width: line::WIDE, lines: Vec::new(), odd: Vec::new() },
+            None => FrozenBlock {
+                block,
+                present: 0,
+                given: 0,
+                width: line::WIDE,
+                lines: Vec::new(),
+                odd: Vec::new(),
+                spilled: None,
+            },
         }
     }
 
@@ -276,6 +300,11 @@ impl Versions {
     /// Everything there is counts as written to a checkpoint; for a table read from one.
     pub fn begin_behind_checkpoint(&mut self) {
         (self.generation, self.checkpointed) = (1, 1);
+    }
+
+    /// Whether some view is being read.
+    pub fn has_views(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// Memory held for views and for the next checkpoint.
@@ -329,6 +358,7 @@ impl Version<'_> {
             Self::Saved(saved) => saved.odd.clone(),
         };
         odd.retain(|(number, _)| given >> number & 1 == 1);
-        FrozenBlock { block: slot.block, present: slot.present(), given, width, lines, odd }
+        let (present, spilled) = (slot.present(), slot.spilled());
+        FrozenBlock { block: slot.block, present, given, width, lines, odd, spilled }
     }
 }

@@ -15,6 +15,7 @@ mod digest;
 mod directory;
 mod frozen;
 mod line;
+mod spill;
 
 use std::collections::BTreeMap;
 
@@ -25,8 +26,10 @@ use frozen::Versions;
 
 use crate::producer::{Known, ProducerEntry, Standing, Update};
 
+pub use block::SpillPlace;
 pub use directory::Hint;
 pub use frozen::{Frozen, FrozenBlock};
+pub use spill::{Spilled, Swept};
 
 /// What a producer adds to the digest.
 pub(crate) fn entry_term(producer_id: i64, entry: &ProducerEntry) -> u64 {
@@ -48,6 +51,10 @@ pub struct ProducerTable {
     odd: Odd,
     versions: Versions,
     absent: Option<Absent>,
+    /// Blocks whose lines are elsewhere.
+    spilled: usize,
+    /// Memory of the lines that are here.
+    line_bytes: usize,
     len: usize,
     digest: u64,
     replayed_from: i64,
@@ -77,6 +84,8 @@ impl ProducerTable {
             odd: Odd::new(),
             versions: Versions::default(),
             absent: None,
+            spilled: 0,
+            line_bytes: 0,
             len: 0,
             digest: 0,
             replayed_from: 0,
@@ -174,6 +183,7 @@ impl ProducerTable {
     /// A copy of the entry of `producer_id`.
     pub fn get(&self, producer_id: i64) -> Option<ProducerEntry> {
         debug_assert!(self.missing_page(producer_id).is_none(), "the page of producer {producer_id} is missing");
+        debug_assert!(self.missing_block(producer_id).is_none(), "producer {producer_id} is spilled");
         let (block, number) = place_of(producer_id);
         let line = self.directory.find(block)?.1.line(number)?;
         Some(whole(producer_id, line, &self.odd))
@@ -187,7 +197,9 @@ impl ProducerTable {
         match self.directory.find_mut(block, Hint::default()) {
             Some(slot) => {
                 self.versions.touch(slot, &self.odd);
+                let before_bytes = slot.heap_bytes();
                 slot.store(number, &line, width);
+                self.line_bytes = self.line_bytes + slot.heap_bytes() - before_bytes;
                 slot.soil(number);
                 slot.note_append_ms(entry.last_append_ms);
             }
@@ -217,7 +229,10 @@ impl ProducerTable {
         let (block, number) = place_of(producer_id);
         let slot = self.directory.find_mut(block, Hint::default())?;
         self.versions.touch(slot, &self.odd);
-        if slot.remove(number) {
+        let before_bytes = slot.heap_bytes();
+        let is_empty = slot.remove(number);
+        self.line_bytes = self.line_bytes + slot.heap_bytes() - before_bytes;
+        if is_empty {
             self.directory.remove(block);
         }
         self.odd.remove(&producer_id);
@@ -243,7 +258,7 @@ impl ProducerTable {
 
     /// All entries by producer id, ascending. Sorts the blocks first: for displays and models, not for the append path.
     pub fn iter(&self) -> impl Iterator<Item = (i64, ProducerEntry)> {
-        debug_assert!(self.absent.is_none(), "pages are missing");
+        debug_assert!(self.absent.is_none() && self.spilled == 0, "producers are elsewhere");
         let mut slots: Vec<&Slot> = self.directory.slots().collect();
         slots.sort_unstable_by_key(|slot| slot.block);
         slots.into_iter().flat_map(|slot| slot.lines().map(|(id, line)| (id, whole(id, line, &self.odd))))
@@ -252,35 +267,15 @@ impl ProducerTable {
     /// Drops the producers without an open transaction whose newest append is at least `expiration_ms` old by our
     /// clock; answers them, by id, ascending. Timestamps in the log do not count: clients choose them.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> Vec<(i64, ProducerEntry)> {
+        debug_assert!(self.spilled == 0, "producers are spilled");
         let (mut expired, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
-            let (some, next) = self.sweep(at, now_ms, expiration_ms);
-            expired.extend(some);
-            from = next;
+            let swept = self.sweep(at, now_ms, expiration_ms, usize::MAX);
+            expired.extend(swept.expired);
+            from = swept.next;
         }
         expired.sort_unstable_by_key(|(id, _)| *id);
         expired
-    }
-
-    /// One step of [`Self::expire`], over at most 255 blocks: from 0, then from where the step before ended, until it
-    /// answers `None`.
-    pub fn sweep(&mut self, from: u64, now_ms: i64, expiration_ms: i64) -> (Vec<(i64, ProducerEntry)>, Option<u64>) {
-        let limit_ms = now_ms.saturating_sub(expiration_ms);
-        let mut expired = Vec::new();
-        let (slots, next) = self.directory.segment_mut(from);
-        for slot in slots.iter_mut().filter(|slot| !slot.is_newer_than(limit_ms)) {
-            let mut oldest_ms = i64::MAX;
-            for (id, line) in slot.lines() {
-                let (append_ms, has_txn) = last_append(id, line, &self.odd);
-                if append_ms <= limit_ms && !has_txn {
-                    expired.push(id);
-                } else {
-                    oldest_ms = oldest_ms.min(append_ms);
-                }
-            }
-            slot.set_oldest_append_ms(oldest_ms);
-        }
-        (expired.into_iter().filter_map(|id| Some((id, self.remove(id)?))).collect(), next)
     }
 
     /// A sum over what the log says of every producer, whatever the order of events that led there: equal for two
@@ -356,6 +351,7 @@ impl ProducerTable {
             // Of the newest freeze, so that no view keeps a copy of what it would show.
             slot.generation = self.versions.generation();
             here.push(slot.block);
+            self.line_bytes += slot.heap_bytes();
             self.directory.insert(slot);
         }
         replay(self);

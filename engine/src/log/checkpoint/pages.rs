@@ -90,21 +90,46 @@ impl Shared {
     pub(in crate::log) fn state_with(&self, producer_id: i64) -> Result<MutexGuard<'_, State>> {
         loop {
             let state = self.state.lock();
-            match state.producers.missing_page(producer_id) {
-                None => return Ok(state),
-                Some(page) => self.supply_pages(state, page, 1)?,
+            if state.producers.missing_page(producer_id).is_none()
+                && state.producers.missing_block(producer_id).is_none()
+            {
+                return Ok(state);
             }
+            self.supply(state, producer_id)?;
         }
     }
 
-    /// The state with every producer in memory.
-    pub(in crate::log) fn state_with_all(&self) -> Result<MutexGuard<'_, State>> {
+    /// Reads what is known of a producer that is not in memory, with the lock released.
+    pub(in crate::log) fn supply(&self, state: MutexGuard<'_, State>, producer_id: i64) -> Result<()> {
+        if let Some(page) = state.producers.missing_page(producer_id) {
+            return self.supply_pages(state, page, 1);
+        }
+        match state.producers.missing_block(producer_id) {
+            Some(spilled) => self.bring_back(state, &spilled),
+            None => Ok(()),
+        }
+    }
+
+    /// The state with no producer in a checkpoint alone.
+    pub(in crate::log) fn state_with_pages(&self) -> Result<MutexGuard<'_, State>> {
         loop {
             let state = self.state.lock();
             match state.producers.any_missing_page() {
                 None => return Ok(state),
                 Some(page) => self.supply_pages(state, page, usize::MAX)?,
             }
+        }
+    }
+
+    /// The state with every producer in memory, whatever that takes.
+    pub(in crate::log) fn state_with_all(&self) -> Result<MutexGuard<'_, State>> {
+        loop {
+            let state = self.state_with_pages()?;
+            if state.producers.spilled() == 0 {
+                return Ok(state);
+            }
+            drop(state);
+            self.bring_all_back()?;
         }
     }
 

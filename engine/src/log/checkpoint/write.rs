@@ -187,7 +187,7 @@ impl Shared {
         // What lies below a checkpoint is not looked at again, so the indexes of closed segments must be there.
         self.write_side_files()?;
         let all = self.state.lock().checkpoint.chain.is_over();
-        let mut state = self.state_with_all()?;
+        let mut state = self.state_with_pages()?;
         let end = state.log_end();
         let nothing_new = end == 0 || state.checkpoint.chain.offsets.last() == Some(&end);
         if state.closed || state.read_only.is_some() || nothing_new {
@@ -213,15 +213,17 @@ impl Shared {
         let durable = self.commit_all(Ack::Durable).and_then(|()| self.persist_epochs());
         view.prepare();
         let mut writer = PageWriter::new();
-        loop {
-            let blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
-            if blocks.is_empty() || durable.is_err() {
+        let mut ready = durable;
+        while ready.is_ok() {
+            let mut blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
+            if blocks.is_empty() {
                 break;
             }
+            ready = self.fill(&mut blocks);
             writer.push(&blocks);
         }
         self.state.lock().producers.thaw(view);
-        durable?;
+        ready?;
         self.copy_lists(&mut head, &chain)?;
         let (pages, bytes) = writer.finish();
         head.pages = pages

@@ -1,0 +1,311 @@
+//! Producers beyond the memory that they may have: blocks of them that nobody used lately stand in a file.
+//!
+//! The file belongs to the life of the log in this process. What a crash needs stands in the checkpoint and the log, as for
+//! everything in memory, so nothing here is ever synced, and an opening removes what a life before left. A page file of the
+//! checkpoint was not used for it: a checkpoint says what was, and most of what is cold has changed since the newest whole
+//! one, so each change of a few producers would have had all of them written again.
+//!
+//! A place is used again only when nobody can still be reading what stood there: no frozen view and no read on its way.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile, OpenMode};
+use oncelog_formats::crc32c::crc32c;
+use oncelog_snapshot::{FrozenBlock, SpillPlace, Spilled};
+use parking_lot::MutexGuard;
+
+use super::Shared;
+use super::state::State;
+use crate::error::{Error, Result};
+
+/// Name of the file in a log's directory.
+pub(in crate::log) const SPILL_FILE: &str = "producers.spill-oncelog";
+
+/// Number of the block, words, CRC-32C of both and the words.
+const HEAD_BYTES: usize = 16;
+/// Blocks that one step takes out of memory.
+const STEP_BLOCKS: usize = 64;
+/// Steps that one round makes.
+const ROUND_STEPS: usize = 64;
+/// The file grows by so many bytes at a time.
+const GROWTH_BYTES: u64 = 4 << 20;
+/// How long after a failure nothing is spilled.
+const RETRY_MS: i64 = 5_000;
+/// A whole block takes at most so many blocks of the device.
+const LARGEST: usize = 2;
+
+/// The file and who is where in it.
+#[derive(Default)]
+pub(crate) struct Spill {
+    file: Option<Arc<dyn DeviceFile>>,
+    length: u64,
+    /// Behind the last place that was ever used.
+    end: u64,
+    /// Places of one and of two blocks that may be used.
+    free: [Vec<u64>; LARGEST],
+    /// Places that may be used when nobody reads any more.
+    freed: Vec<(u64, usize)>,
+    /// Reads on their way.
+    reading: usize,
+    /// Where the walk over the producers goes on.
+    from: u64,
+    not_before_ms: i64,
+}
+
+/// Blocks of the device for so many words.
+fn blocks_for(words: usize) -> usize {
+    (HEAD_BYTES + words * size_of::<u64>()).div_ceil(BLOCK_BYTES)
+}
+
+impl Spill {
+    /// A place for a block of so many words; none: the file must grow first.
+    fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> Option<u64> {
+        if nobody_reads && self.reading == 0 {
+            for (place, blocks) in self.freed.drain(..) {
+                self.free[blocks - 1].push(place);
+            }
+        }
+        if let Some(place) = self.free.get_mut(blocks - 1)?.pop() {
+            return Some(place);
+        }
+        let place = self.end;
+        self.end += (blocks * BLOCK_BYTES) as u64;
+        Some(place)
+    }
+}
+
+/// 0 is a position, and no place may be 0.
+fn place_at(position: u64) -> SpillPlace {
+    SpillPlace(NonZeroU64::MIN.saturating_add(position))
+}
+
+fn position_of(place: SpillPlace) -> u64 {
+    place.0.get() - 1
+}
+
+fn encode(block: i64, lines: &[u64]) -> AlignedBuffer {
+    let mut buffer = AlignedBuffer::new(blocks_for(lines.len()) * BLOCK_BYTES);
+    let bytes = buffer.as_mut_slice();
+    bytes[..8].copy_from_slice(&block.to_be_bytes());
+    bytes[8..12].copy_from_slice(&(lines.len() as u32).to_be_bytes());
+    for (at, word) in bytes[HEAD_BYTES..].as_chunks_mut().0.iter_mut().zip(lines) {
+        *at = word.to_be_bytes();
+    }
+    let end = HEAD_BYTES + size_of_val(lines);
+    let crc = crc_of(&bytes[..end]);
+    bytes[12..16].copy_from_slice(&crc.to_be_bytes());
+    buffer
+}
+
+fn crc_of(bytes: &[u8]) -> u32 {
+    crc32c(&bytes[..12]) ^ crc32c(&bytes[HEAD_BYTES..])
+}
+
+fn decode(bytes: &[u8], block: i64, words: usize) -> Option<Vec<u64>> {
+    let bytes = bytes.get(..HEAD_BYTES + words * size_of::<u64>())?;
+    let is_it = bytes[..8] == block.to_be_bytes()
+        && bytes[8..12] == (words as u32).to_be_bytes()
+        && bytes[12..16] == crc_of(bytes).to_be_bytes();
+    is_it.then(|| bytes[HEAD_BYTES..].as_chunks().0.iter().map(|word| u64::from_be_bytes(*word)).collect())
+}
+
+fn read(file: &dyn DeviceFile, block: i64, place: SpillPlace, words: usize) -> Result<Vec<u64>> {
+    let position = position_of(place);
+    let mut bytes = vec![0; blocks_for(words) * BLOCK_BYTES];
+    let got = file.read(position, &mut bytes)?;
+    let reason = "producers that were out of memory are not as written";
+    decode(&bytes[..got], block, words).ok_or_else(|| Error::damaged(file.path(), position, -1, reason))
+}
+
+impl State {
+    fn spills_at(&self) -> usize {
+        usize::try_from(self.config.producer_memory_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// More producers are in memory than may be.
+    pub(in crate::log) fn should_spill(&self) -> bool {
+        self.producers.bytes_now() > self.spills_at()
+    }
+
+    /// So many more that nobody should add to them.
+    pub(in crate::log) fn must_spill(&self) -> bool {
+        self.producers.bytes_now() / 9 * 8 > self.spills_at()
+    }
+}
+
+impl Shared {
+    /// Takes what is cold out of memory until the limit is kept or nothing more can go. A full disk is no failure: the log
+    /// goes on with more in memory. With the upkeep lock held.
+    pub(in crate::log) fn spill(&self) -> Result<()> {
+        for _ in 0..ROUND_STEPS {
+            let state = self.state.lock();
+            let now_ms = self.clock.now_ms();
+            let stands = state.closed || state.latch.is_some() || now_ms < state.spill.not_before_ms;
+            if stands || !state.should_spill() {
+                return Ok(());
+            }
+            match self.spill_some(state) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "no producers can be taken out of memory");
+                    self.state.lock().spill.not_before_ms = now_ms.saturating_add(RETRY_MS);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An append makes room for what it adds, where the driver does not keep up.
+    pub(in crate::log) fn spill_for_append(&self) -> Result<()> {
+        match self.upkeep.try_lock() {
+            Some(_one) => self.spill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is in the file any more: the log is closed, or its producers were made anew.
+    pub(in crate::log) fn forget_spill(&self, state: &mut State) -> Result<()> {
+        let spill = std::mem::take(&mut state.spill);
+        if spill.file.is_some() {
+            self.device.remove(&self.spill_path())?;
+        }
+        Ok(())
+    }
+
+    /// One step; whether another one may find more.
+    fn spill_some(&self, mut state: MutexGuard<'_, State>) -> Result<bool> {
+        let generation = state.generation;
+        let from = state.spill.from;
+        let (cold, next) = state.producers.cold(from, STEP_BLOCKS);
+        state.spill.from = next.unwrap_or(0);
+        let nobody_reads = !state.producers.has_views();
+        let places: Vec<Option<u64>> =
+            cold.iter().map(|(_, lines)| state.spill.allocate(blocks_for(lines.len()), nobody_reads)).collect();
+        let (mut file, mut length, end) = (state.spill.file.clone(), state.spill.length, state.spill.end);
+        drop(state);
+        let mut written = 0;
+        let done = self.write_cold(&cold, &places, (&mut file, &mut length, end), &mut written);
+        let mut state = self.state.lock();
+        if state.generation != generation {
+            return Ok(false);
+        }
+        (state.spill.file, state.spill.length) = (file, length);
+        for (at, ((block, lines), place)) in cold.iter().zip(&places).enumerate() {
+            let Some(position) = *place else { continue };
+            if at >= written || !state.producers.let_go(*block, place_at(position)) {
+                state.spill.free[blocks_for(lines.len()) - 1].push(position);
+            }
+        }
+        // One round that finds nothing marks what is used; a second one finds what is not.
+        done.map(|()| !cold.is_empty() || next.is_some())
+    }
+
+    fn write_cold(
+        &self,
+        cold: &[(i64, Vec<u64>)],
+        places: &[Option<u64>],
+        (file, length, end): (&mut Option<Arc<dyn DeviceFile>>, &mut u64, u64),
+        written: &mut usize,
+    ) -> Result<()> {
+        if cold.is_empty() {
+            return Ok(());
+        }
+        let open = match file {
+            Some(open) => open.clone(),
+            None => {
+                self.device.remove(&self.spill_path())?;
+                file.insert(self.device.open(&self.spill_path(), OpenMode::Create)?).clone()
+            }
+        };
+        if end > *length {
+            let longer = end.next_multiple_of(GROWTH_BYTES);
+            open.set_length(longer)?;
+            *length = longer;
+        }
+        for ((block, lines), place) in cold.iter().zip(places) {
+            if let Some(position) = *place {
+                let buffer = encode(*block, lines);
+                let bytes = blocks_for(lines.len()) * BLOCK_BYTES;
+                open.write(position, &buffer, bytes, oncelog_device::Sync::None)?;
+            }
+            *written += 1;
+        }
+        Ok(())
+    }
+
+    fn spill_path(&self) -> PathBuf {
+        self.dir.join(SPILL_FILE)
+    }
+
+    /// Brings a block back, read with the lock released. If it cannot be read for damage the log becomes read-only: what
+    /// stood there must not be taken for unknown. The next opening does without the file.
+    pub(in crate::log) fn bring_back(&self, mut state: MutexGuard<'_, State>, spilled: &Spilled) -> Result<()> {
+        let Spilled { block, place, words } = *spilled;
+        let generation = state.generation;
+        let Some(file) = state.spill.file.clone() else { return Err(Error::Closed) };
+        state.spill.reading += 1;
+        drop(state);
+        let lines = read(&*file, block, place, words);
+        let mut state = self.state.lock();
+        if state.generation != generation {
+            return Ok(());
+        }
+        state.spill.reading = state.spill.reading.saturating_sub(1);
+        match lines {
+            Ok(lines) => {
+                if state.producers.take_back(block, place, lines) {
+                    state.spill.freed.push((position_of(place), blocks_for(words)));
+                    self.metrics.count_brought_back();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                note_unreadable(&mut state, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings every block back.
+    pub(in crate::log) fn bring_all_back(&self) -> Result<()> {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (some, next) = {
+                let mut state = self.state.lock();
+                if state.producers.spilled() == 0 {
+                    return Ok(());
+                }
+                state.producers.spilled_from(at)
+            };
+            some.iter().try_for_each(|spilled| self.bring_back(self.state.lock(), spilled))?;
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// Gets the lines of a view's blocks that were spilled. The view keeps their places from being used again.
+    pub(in crate::log) fn fill(&self, blocks: &mut [FrozenBlock]) -> Result<()> {
+        if blocks.iter().all(|block| block.spilled.is_none()) {
+            return Ok(());
+        }
+        let Some(file) = self.state.lock().spill.file.clone() else { return Err(Error::Closed) };
+        for block in blocks {
+            let Some(place) = block.spilled else { continue };
+            let lines = read(&*file, block.block, place, block.words())
+                .inspect_err(|error| note_unreadable(&mut self.state.lock(), error))?;
+            block.fill(&lines);
+        }
+        Ok(())
+    }
+}
+
+fn note_unreadable(state: &mut State, error: &Error) {
+    if let Error::Damaged(damage) = error {
+        tracing::error!(%damage, "producers cannot be read: the log is read-only until it is opened again");
+        state.read_only.get_or_insert((**damage).clone());
+    }
+}
