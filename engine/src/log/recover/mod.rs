@@ -219,9 +219,7 @@ impl<'a> Recovery<'a> {
         if !self.clean {
             // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
             self.view.txns.forget_decided_below(i64::MAX);
-            // It goes by the log start, which a segment that was removed may have moved.
-            let first_base = self.segments.first_key_value().map_or(i64::MIN, |(base, _)| *base);
-            if end <= self.bounds.log_start.max(first_base) {
+            if end <= self.bounds.log_start {
                 self.keep_view(end);
             }
         }
