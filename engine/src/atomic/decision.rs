@@ -38,28 +38,24 @@ pub(crate) struct Part {
 impl Decision {
     /// The value of the record.
     pub fn encode(&self) -> Vec<u8> {
-        let put = |value: &mut Vec<u8>, log: &str, offset: i64, batches: &[u8]| {
+        let parts: Vec<(&str, i64, &[u8])> = match self {
+            Self::Commit(parts) => {
+                parts.iter().map(|part| (&part.log[..], part.first_offset, &part.batches[..])).collect()
+            }
+            Self::Cut { log, offset } => vec![(log, *offset, &[])],
+        };
+        let kind = if matches!(self, Self::Commit(_)) { COMMIT } else { CUT };
+        let carried: usize = parts.iter().map(|(log, _, batches)| log.len() + batches.len() + PART_BYTES).sum();
+        let mut value = Vec::with_capacity(carried + PART_BYTES);
+        value.extend(VERSION.to_be_bytes());
+        value.extend(kind.to_be_bytes());
+        value.extend((parts.len() as u32).to_be_bytes());
+        for (log, offset, batches) in parts {
             value.extend((log.len() as u16).to_be_bytes());
             value.extend(log.as_bytes());
             value.extend(offset.to_be_bytes());
             value.extend((batches.len() as u32).to_be_bytes());
             value.extend(batches);
-        };
-        let (kind, parts) = match self {
-            Self::Commit(parts) => (COMMIT, &parts[..]),
-            Self::Cut { .. } => (CUT, &[][..]),
-        };
-        let count = if kind == CUT { 1 } else { parts.len() as u32 };
-        let carried: usize = parts.iter().map(|part| part.log.len() + part.batches.len() + PART_BYTES).sum();
-        let mut value = Vec::with_capacity(carried + PART_BYTES);
-        value.extend(VERSION.to_be_bytes());
-        value.extend(kind.to_be_bytes());
-        value.extend(count.to_be_bytes());
-        match self {
-            Self::Commit(parts) => {
-                parts.iter().for_each(|part| put(&mut value, &part.log, part.first_offset, &part.batches));
-            }
-            Self::Cut { log, offset } => put(&mut value, log, *offset, &[]),
         }
         value
     }

@@ -10,7 +10,7 @@ mod write;
 use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_formats::snapshot::SealedSegment;
 use oncelog_snapshot::Frozen;
-use oncelog_snapshot::codec::{self, Encoder, STEP_ENTRIES, SnapshotMeta};
+use oncelog_snapshot::codec::{self, Encoder, SnapshotMeta};
 
 use super::Shared;
 use super::describe::SNAPSHOT_LIMIT_BYTES;
@@ -120,20 +120,9 @@ impl Shared {
         Some(codec::encode(&mut stored.table, meta))
     }
 
-    fn encode_view(&self, mut view: Frozen, meta: SnapshotMeta) -> Result<Vec<u8>> {
+    fn encode_view(&self, view: Frozen, meta: SnapshotMeta) -> Result<Vec<u8>> {
         let mut encoder = Encoder::new(&view, meta);
-        let mut read = Ok(());
-        loop {
-            let mut blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
-            if !blocks.is_empty() {
-                read = self.fill(&mut blocks);
-            }
-            if blocks.is_empty() || read.is_err() {
-                break;
-            }
-            encoder.push(&blocks);
-        }
-        self.state.lock().producers.thaw(view);
-        read.map(|()| encoder.finish())
+        self.read_view(view, |blocks| encoder.push(blocks))?;
+        Ok(encoder.finish())
     }
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile, OpenMode};
 use oncelog_formats::crc32c::crc32c;
-use oncelog_snapshot::{FrozenBlock, SpillPlace, Spilled};
+use oncelog_snapshot::codec::STEP_ENTRIES;
+use oncelog_snapshot::{Frozen, FrozenBlock, SpillPlace, Spilled};
 use parking_lot::MutexGuard;
 
 use super::Shared;
@@ -287,8 +288,21 @@ impl Shared {
         Ok(())
     }
 
+    /// Reads a view to its end, some blocks at a time, those that were spilled too, and gives it back.
+    pub(in crate::log) fn read_view(&self, mut view: Frozen, mut push: impl FnMut(&[FrozenBlock])) -> Result<()> {
+        let read = loop {
+            let mut blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
+            match self.fill(&mut blocks) {
+                Ok(()) if !blocks.is_empty() => push(&blocks),
+                done => break done,
+            }
+        };
+        self.state.lock().producers.thaw(view);
+        read
+    }
+
     /// Gets the lines of a view's blocks that were spilled. The view keeps their places from being used again.
-    pub(in crate::log) fn fill(&self, blocks: &mut [FrozenBlock]) -> Result<()> {
+    fn fill(&self, blocks: &mut [FrozenBlock]) -> Result<()> {
         if blocks.iter().all(|block| block.spilled.is_none()) {
             return Ok(());
         }
@@ -303,7 +317,8 @@ impl Shared {
     }
 }
 
-fn note_unreadable(state: &mut State, error: &Error) {
+/// What is known of producers cannot be read: if it is damaged the log becomes read-only.
+pub(in crate::log) fn note_unreadable(state: &mut State, error: &Error) {
     if let Error::Damaged(damage) = error {
         tracing::error!(%damage, "producers cannot be read: the log is read-only until it is opened again");
         state.read_only.get_or_insert((**damage).clone());

@@ -16,6 +16,7 @@ use parking_lot::MutexGuard;
 use crate::error::{Error, Result};
 use crate::log::Shared;
 use crate::log::recover::supply;
+use crate::log::spill::note_unreadable;
 use crate::log::state::State;
 
 /// How many bytes one read of a whole file asks for.
@@ -156,9 +157,8 @@ impl Shared {
             _ => file.read_from(first, take),
         };
         let mut state = self.state.lock();
-        if let Err(Error::Damaged(damage)) = &read {
-            tracing::error!(%damage, "producers cannot be read: the log is read-only until it is opened again");
-            state.read_only.get_or_insert((**damage).clone());
+        if let Err(error) = &read {
+            note_unreadable(&mut state, error);
         }
         if state.producers.any_missing_page().is_none() {
             state.checkpoint.pages = None;

@@ -11,7 +11,6 @@ use oncelog_device::DeviceFile;
 use oncelog_formats::crc32c::crc32c;
 use oncelog_formats::log_checkpoint::{LogCheckpoint, PageRef, SegmentPoint, file_name};
 use oncelog_snapshot::Frozen;
-use oncelog_snapshot::codec::STEP_ENTRIES;
 use oncelog_snapshot::pages::PageWriter;
 
 use super::pages::PageFile;
@@ -213,17 +212,11 @@ impl Shared {
         let durable = self.commit_all(Ack::Durable).and_then(|()| self.persist_epochs());
         view.prepare();
         let mut writer = PageWriter::new();
-        let mut ready = durable;
-        while ready.is_ok() {
-            let mut blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
-            if blocks.is_empty() {
-                break;
-            }
-            ready = self.fill(&mut blocks);
-            writer.push(&blocks);
+        if let Err(failure) = durable {
+            self.state.lock().producers.thaw(view);
+            return Err(failure);
         }
-        self.state.lock().producers.thaw(view);
-        ready?;
+        self.read_view(view, |blocks| writer.push(blocks))?;
         self.copy_lists(&mut head, &chain)?;
         let (pages, bytes) = writer.finish();
         head.pages = pages
