@@ -155,6 +155,10 @@ settings! {
     file_delete_delay_ms: i64 = 60_000, integer(0, i64::MAX);
     /// A producer without an open transaction is forgotten after this long without a batch.
     producer_id_expiration_ms: i64 = DAY_MS, integer(1, MAX_INT);
+    /// How many producers a log may know. A client's batch of one more is refused with a retriable error until others have
+    /// been forgotten for their silence; those known go on, and nobody is forgotten for the limit. Replication and markers
+    /// are taken whatever it says.
+    max_producers: i64 = i64::MAX, integer(1, i64::MAX);
     /// Memory for what is known of producers, in bytes: beyond it those that were silent for longest stand in a file, and come
     /// back when they do. Lone ids, whose neighbours never appended, and producers with an open transaction stay in memory.
     producer_memory_bytes: i64 = i64::MAX, integer(1, i64::MAX);

@@ -92,6 +92,15 @@ pub enum Error {
         /// What is wrong.
         source: FormatError,
     },
+    /// The log knows `max_producers` producers and this one is new; nothing was stored. Those it knows go on, and the same
+    /// append works when some were forgotten for their silence, or the limit was raised.
+    #[error("producer {producer_id} is new, and the log knows {limit} already")]
+    TooManyProducers {
+        /// The producer of the refused batch.
+        producer_id: i64,
+        /// The limit, `max_producers`.
+        limit: i64,
+    },
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -108,7 +117,7 @@ impl Error {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Error::StorageFull(_) | Error::Storage(_) => true,
+            Error::StorageFull(_) | Error::Storage(_) | Error::TooManyProducers { .. } => true,
             Error::Invalid(e) => e.is_retriable(),
             _ => false,
         }
@@ -142,6 +151,7 @@ impl Error {
             Error::UnexpectedAppendOffset { .. } => "UNEXPECTED_APPEND_OFFSET",
             Error::OffsetOutOfRange { .. } => "OFFSET_OUT_OF_RANGE",
             Error::InvalidRequest(_) | Error::Config(_) => "INVALID_REQUEST",
+            Error::TooManyProducers { .. } => "THROTTLING_QUOTA_EXCEEDED",
             Error::StorageFull(_) => "STORAGE_FULL",
             Error::Storage(_) | Error::Device(_) => "KAFKA_STORAGE_ERROR",
             Error::Damaged(_) | Error::Format { .. } => "DAMAGED",

@@ -35,8 +35,9 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{Damage, Error, Result};
 pub use follow::Follower;
 pub use log::{
-    Ack, Append, Appended, Committed, CommittedFilter, Explanation, Fetched, Hold, Isolation, LATE_ALLOWANCE_MS, Lag,
-    Log, LogState, OpenOptions, OpenReport, OpenTransaction, Outcome, Read, SegmentState, SnapshotState, Ticket,
+    Ack, Append, Appended, Committed, CommittedFilter, Creator, Explanation, Fetched, Hold, Isolation,
+    LATE_ALLOWANCE_MS, Lag, Log, LogState, OpenOptions, OpenReport, OpenTransaction, Outcome, ProducerUsage, Read,
+    SegmentState, SnapshotState, Ticket,
 };
 pub use oncelog_device::{Clock, Device, DeviceKind, ManualClock, SystemClock};
 /// Kafka's formats: batches to build and to read, markers, and what stands in a log's files.

@@ -86,6 +86,7 @@ fn append(session: &mut Session, fields: Fields<'_>) -> Answer {
         leader_epoch,
         txn_version: Some(session.settings.transaction_version),
         guard,
+        client_id: None,
     };
     let appended = log.append(append)?.wait()?;
     if appended.outcome == Outcome::Appended {

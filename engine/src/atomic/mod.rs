@@ -104,6 +104,7 @@ impl AtomicBatch {
             leader_epoch: shared.leader_epoch(),
             txn_version: None,
             guard,
+            client_id: None,
         };
         let ticket = log.append(append)?;
         let (first_offset, number) = (ticket.expected().base_offset, ticket.number());

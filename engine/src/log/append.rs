@@ -199,6 +199,11 @@ impl Shared {
             if let Decision::Duplicate(meta) = decide(&state, candidates, append, now_ms)? {
                 return Ok(self.duplicate(state, &meta, append.ack));
             }
+            if append.origin == Origin::Client
+                && let Some(batch) = &candidates[0].incoming
+            {
+                state.check_producer_limit(batch.producer_id, now_ms)?;
+            }
             let (first, last) =
                 (candidates[0].header.base_offset, candidates[candidates.len() - 1].header.last_offset());
             let max_timestamp = candidates.iter().map(|c| c.header.max_timestamp).max().unwrap_or(-1);
@@ -213,7 +218,7 @@ impl Shared {
             if roll {
                 self.roll_to(&mut state, first);
             }
-            self.store(&mut state, candidates, now_ms);
+            self.store(&mut state, candidates, append.client_id, now_ms);
             let answer = Appended {
                 outcome: Outcome::Appended,
                 base_offset: first,
@@ -255,7 +260,7 @@ impl Shared {
     }
 
     /// Stages the set and lets everything in memory follow. Nothing in here can fail.
-    fn store(&self, state: &mut State, candidates: &mut [Candidate<'_>], now_ms: i64) {
+    fn store(&self, state: &mut State, candidates: &mut [Candidate<'_>], client_id: Option<&str>, now_ms: i64) {
         let records = candidates.iter().map(|c| u64::try_from(c.header.record_count).unwrap_or(0)).sum();
         self.metrics.count_append(records, candidates.iter().map(|c| c.bytes.len() as u64).sum());
         for candidate in candidates.iter() {
@@ -277,7 +282,11 @@ impl Shared {
             segment.persisted = false;
         }
         state.progress.accepted += 1;
+        let known = state.producers.len();
         apply_changes(state, candidates);
+        if let Some(created @ 1..) = state.producers.len().checked_sub(known) {
+            state.accounts.note(client_id.unwrap_or_default(), created as u64, now_ms);
+        }
         state.refresh_first_unstable();
         state.check_order();
     }

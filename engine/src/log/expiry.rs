@@ -23,6 +23,16 @@ pub(crate) struct Sweep {
     not_before_ms: i64,
 }
 
+/// How soon a pass follows the last one where producers wait for room.
+const HASTE_MS: i64 = 1000;
+
+impl Sweep {
+    /// Somebody waits for room: the next pass need not wait for its turn.
+    pub fn hasten(&mut self, now_ms: i64) {
+        self.not_before_ms = self.not_before_ms.min(now_ms.saturating_add(HASTE_MS));
+    }
+}
+
 impl Default for Sweep {
     fn default() -> Self {
         Self { from: 0, not_before_ms: i64::MIN }

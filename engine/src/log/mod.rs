@@ -1,6 +1,7 @@
 //! One partition log: one verb per file around one state.
 
 mod aborted;
+mod accounts;
 mod append;
 mod checkpoint;
 mod commit;
@@ -49,6 +50,7 @@ use crate::tail::Tail;
 use cursors::Cursors;
 use state::State;
 
+pub use accounts::{Creator, ProducerUsage};
 pub(crate) use commit::Turn;
 pub use committed::{Committed, CommittedFilter};
 pub use hanging::{Explanation, Hold, LATE_ALLOWANCE_MS, OpenTransaction};
@@ -167,7 +169,7 @@ impl Log {
     ///
     /// # Errors
     /// [`crate::Error::Refused`] and [`crate::Error::Invalid`] by the rules of Kafka's producers; [`crate::Error::StorageFull`]
-    /// before anything is stored; [`crate::Error::Storage`] on a latched log; [`crate::Error::Damaged`] on a read-only one.
+    /// and [`crate::Error::TooManyProducers`] before anything is stored; [`crate::Error::Storage`] on a latched log; [`crate::Error::Damaged`] on a read-only one.
     pub fn append(&self, append: Append<'_>) -> Result<Ticket> {
         self.shared.append(&append)
     }
@@ -399,6 +401,13 @@ impl Log {
     /// On a closed or latched log.
     pub fn sweep_producers(&self) -> Result<Vec<i64>> {
         self.shared.sweep_producers().map(|(expired, _)| expired)
+    }
+
+    /// What the log's producers take, and who made them lately.
+    #[must_use]
+    pub fn producer_usage(&self) -> ProducerUsage {
+        let now_ms = self.shared.clock.now_ms();
+        self.shared.state.lock().producer_usage(now_ms)
     }
 
     /// Cuts the log so that it ends at `offset`; answers the log end. Survives the loss of power when it returns.

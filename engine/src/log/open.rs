@@ -11,6 +11,7 @@ use oncelog_formats::file_name::{Kind, segment_file_name};
 use oncelog_snapshot::Verifications;
 
 use super::Shared;
+use super::accounts::Accounts;
 use super::checkpoint::Checkpoints;
 use super::cursors::Cursors;
 use super::expiry::Sweep;
@@ -383,6 +384,7 @@ fn assemble(
         checkpoint: Checkpoints::behind(recovered.begun, &recovered.report),
         sweep: Sweep::default(),
         spill: Spill::default(),
+        accounts: Accounts::default(),
         doomed: Vec::new(),
         latch: None,
         read_only,

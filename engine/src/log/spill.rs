@@ -61,6 +61,11 @@ fn blocks_for(words: usize) -> usize {
 }
 
 impl Spill {
+    /// Length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.length
+    }
+
     /// A place for a block of so many words; none: the file must grow first.
     fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> Option<u64> {
         if nobody_reads && self.reading == 0 {

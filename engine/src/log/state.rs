@@ -11,6 +11,7 @@ use oncelog_formats::BatchHeader;
 use oncelog_formats::txn_index::AbortedTxn;
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
+use super::accounts::Accounts;
 use super::checkpoint::{Checkpoints, SnapshotDue};
 use super::expiry::Sweep;
 use super::recover::Reach;
@@ -336,6 +337,7 @@ pub(crate) struct State {
     pub checkpoint: Checkpoints,
     pub sweep: Sweep,
     pub spill: Spill,
+    pub accounts: Accounts,
     /// Files renamed to `.deleted`, and when they may go.
     pub doomed: Vec<Doomed>,
     /// Set by the first failed write or sync.

@@ -38,13 +38,23 @@ pub struct Append<'a> {
     pub txn_version: Option<i16>,
     /// Guard from [`crate::Log::start_verification`].
     pub guard: Option<u64>,
+    /// Kafka's `client.id` of who sends: producers that come new are counted under it ([`crate::Log::producer_usage`]).
+    pub client_id: Option<&'a str>,
 }
 
 impl<'a> Append<'a> {
     /// A producer's batch: durable, leader epoch 0, transaction version 0.
     #[must_use]
     pub fn client(batches: &'a [u8]) -> Self {
-        Self { batches, origin: Origin::Client, ack: Ack::Durable, leader_epoch: 0, txn_version: Some(0), guard: None }
+        Self {
+            batches,
+            origin: Origin::Client,
+            ack: Ack::Durable,
+            leader_epoch: 0,
+            txn_version: Some(0),
+            guard: None,
+            client_id: None,
+        }
     }
 
     /// A transaction coordinator's batch, a marker above all.
@@ -57,6 +67,13 @@ impl<'a> Append<'a> {
     #[must_use]
     pub fn replica(batches: &'a [u8], leader_epoch: i32) -> Self {
         Self { origin: Origin::Replication, leader_epoch, txn_version: None, ..Self::client(batches) }
+    }
+
+    /// The same append in the name of a client.
+    #[must_use]
+    pub fn client_id(mut self, client_id: &'a str) -> Self {
+        self.client_id = Some(client_id);
+        self
     }
 
     /// The same append answered at another level.

@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Source;
 use super::histogram::Histogram;
-use crate::log::Shared;
+use crate::log::{ProducerUsage, Shared};
+
+/// Clients that are named for having made producers; each is a series of its own to whoever collects them.
+const CREATORS_SHOWN: usize = 10;
 
 /// One log at one moment.
 struct Snapshot<'a> {
@@ -18,8 +21,7 @@ struct Snapshot<'a> {
     durable: i64,
     high_watermark: i64,
     last_stable: i64,
-    producers: usize,
-    producer_bytes: usize,
+    usage: ProducerUsage,
     spilled_blocks: usize,
     open_transactions: usize,
     followers: usize,
@@ -29,7 +31,7 @@ struct Snapshot<'a> {
 
 impl<'a> Snapshot<'a> {
     fn of(log: &'a Shared) -> Self {
-        let state = log.state.lock();
+        let mut state = log.state.lock();
         Self {
             log,
             labels: format!("topic=\"{}\",partition=\"{}\"", log.topic, log.partition),
@@ -40,8 +42,7 @@ impl<'a> Snapshot<'a> {
             durable: state.progress.durable_offset,
             high_watermark: state.high_watermark,
             last_stable: state.last_stable(),
-            producers: state.producers.len(),
-            producer_bytes: state.producers.bytes_now(),
+            usage: state.producer_usage(log.clock.now_ms()),
             spilled_blocks: state.producers.spilled(),
             open_transactions: state.txns.ongoing().count(),
             followers: state.followers.len(),
@@ -115,8 +116,15 @@ impl Text<'_> {
     }
 
     /// Some values a log, told apart by one more label.
-    fn by(&mut self, name: &str, help: &str, label: &str, values: impl Fn(&Snapshot<'_>) -> Vec<(&'static str, u64)>) {
-        self.family(name, "counter", help);
+    fn by<L: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        label: &str,
+        values: impl Fn(&Snapshot<'_>) -> Vec<(L, u64)>,
+    ) {
+        self.family(name, kind, help);
         let all: Vec<_> = self.logs.iter().map(|log| (log.labels.clone(), values(log))).collect();
         for (labels, values) in all {
             for (told_apart, value) in values {
@@ -154,13 +162,17 @@ impl Text<'_> {
             "Records stored, control records included.",
             |log| log.log.metrics.appended_records.load(Relaxed),
         );
-        self.by("oncelog_appends_total", "Appends answered, by what became of them.", "outcome", |log| {
+        self.by("oncelog_appends_total", "counter", "Appends answered, by what became of them.", "outcome", |log| {
             let metrics = &log.log.metrics;
             vec![("appended", metrics.appends.load(Relaxed)), ("duplicate", metrics.duplicates.load(Relaxed))]
         });
-        self.by("oncelog_appends_refused_total", "Appends refused, by Kafka's name of the error.", "error", |log| {
-            log.log.metrics.refused.lock().iter().map(|(name, count)| (*name, *count)).collect()
-        });
+        self.by(
+            "oncelog_appends_refused_total",
+            "counter",
+            "Appends refused, by Kafka's name of the error.",
+            "error",
+            |log| log.log.metrics.refused.lock().iter().map(|(name, count)| (*name, *count)).collect(),
+        );
         self.each(
             "oncelog_space_waits_total",
             "counter",
@@ -194,6 +206,7 @@ impl Text<'_> {
         );
         self.by(
             "oncelog_read_bytes_total",
+            "counter",
             "Bytes of batches handed to readers, by where they were found.",
             "source",
             |log| {
@@ -201,10 +214,16 @@ impl Text<'_> {
                 vec![("tail", of(Source::Tail)), ("file", of(Source::File))]
             },
         );
-        self.by("oncelog_reads_total", "Reads answered with batches, by where they were found.", "source", |log| {
-            let of = |source| log.log.metrics.reads[source as usize].load(Relaxed);
-            vec![("tail", of(Source::Tail)), ("file", of(Source::File))]
-        });
+        self.by(
+            "oncelog_reads_total",
+            "counter",
+            "Reads answered with batches, by where they were found.",
+            "source",
+            |log| {
+                let of = |source| log.log.metrics.reads[source as usize].load(Relaxed);
+                vec![("tail", of(Source::Tail)), ("file", of(Source::File))]
+            },
+        );
         self.each("oncelog_followers_waiting", "gauge", "Followers that wait for more.", |log| log.followers);
     }
 
@@ -222,12 +241,21 @@ impl Text<'_> {
             "Offsets between the last stable offset and the high watermark.",
             |log| log.high_watermark - log.last_stable,
         );
-        self.each("oncelog_producers", "gauge", "Producers remembered.", |log| log.producers);
-        self.each("oncelog_producer_bytes", "gauge", "Memory that the producers take.", |log| log.producer_bytes);
+        self.each("oncelog_producers", "gauge", "Producers remembered.", |log| log.usage.producers);
+        self.each("oncelog_producer_bytes", "gauge", "Memory that the producers take.", |log| log.usage.memory_bytes);
+        let help = "Producers that appends made.";
+        self.each("oncelog_producers_created_total", "counter", help, |log| log.usage.created);
+        let help = "Producers made in the last one to two hours, by those who made most.";
+        self.by("oncelog_producers_created_lately", "gauge", help, "client", |log| {
+            let most = log.usage.creators.iter().take(CREATORS_SHOWN);
+            most.map(|creator| (escaped(&creator.client_id), creator.at_most)).collect()
+        });
         let help = "Producers forgotten because they were silent for too long.";
         self.each("oncelog_producers_expired_total", "counter", help, |log| log.log.metrics.expired.load(Relaxed));
         let help = "Blocks of up to 64 producers that are out of memory.";
         self.each("oncelog_producer_blocks_spilled", "gauge", help, |log| log.spilled_blocks);
+        let help = "Length of the file that they stand in.";
+        self.each("oncelog_producer_spilled_bytes", "gauge", help, |log| log.usage.spilled_bytes);
         let help = "Times that such a block was read back.";
         self.each("oncelog_producer_blocks_returned_total", "counter", help, |log| {
             log.log.metrics.brought_back.load(Relaxed)
