@@ -81,8 +81,7 @@ fn judge(c: &mut Criterion) {
                 marker: None,
             };
             turn += 1;
-            let hint = table.find(producer_id);
-            let known = table.look(producer_id, hint, 0, sequence, sequence);
+            let (known, hint) = table.look(producer_id, 0, sequence, sequence);
             match admit(&known, None, None, &incoming, &options) {
                 Verdict::Append { update, .. } => table.apply(producer_id, &update, hint),
                 other => panic!("{other:?}"),

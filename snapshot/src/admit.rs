@@ -187,7 +187,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    #[inline]
+    #[inline(always)]
     fn check(&self) -> Result<(), Refusal> {
         if matches!(self.options.origin, Origin::Client | Origin::Coordinator) && self.batch.transactional {
             self.check_transactional()?;
@@ -201,7 +201,7 @@ impl Question<'_> {
     }
 
     /// P2, P3 and E2: what is asked of transactional batches first, unless their transaction is open.
-    #[inline]
+    #[inline(always)]
     fn check_transactional(&self) -> Result<(), Refusal> {
         if self.current.has_open_txn_in(self.batch.epoch) {
             return Ok(());
@@ -209,13 +209,13 @@ impl Question<'_> {
         self.check_not_stale()?;
         let guarded = self.verification.is_some_and(|pending| self.options.guard == Some(pending.guard));
         if self.options.verification_enabled && self.batch.marker.is_none() && !guarded {
-            return Err(self.txn_state(TxnStateConflict::NotVerified));
+            return Err(txn_state(self.batch.producer_id, TxnStateConflict::NotVerified));
         }
         Ok(())
     }
 
     /// P4 to P9.
-    #[inline]
+    #[inline(always)]
     fn check_data(&self) -> Result<(), Refusal> {
         if self.options.origin != Origin::Replication {
             self.check_not_stale()?;
@@ -230,13 +230,13 @@ impl Question<'_> {
             });
         }
         if self.current.txn_first_offset.is_some() && !self.batch.transactional {
-            return Err(self.txn_state(TxnStateConflict::OpenTransaction));
+            return Err(txn_state(self.batch.producer_id, TxnStateConflict::OpenTransaction));
         }
         Ok(())
     }
 
     /// P5 to P8.
-    #[inline]
+    #[inline(always)]
     fn sequence_fits(&self) -> bool {
         let sequence = self.batch.base_sequence;
         if let Some(pending) = self.verification {
@@ -257,6 +257,7 @@ impl Question<'_> {
     }
 
     /// E3 to E7.
+    #[inline(always)]
     fn check_marker(&self, coordinator_epoch: i32) -> Result<(), Refusal> {
         if self.options.origin == Origin::Replication {
             return Ok(());
@@ -264,7 +265,7 @@ impl Question<'_> {
         let version = self.options.txn_version.ok_or(Refusal::UnknownTransactionVersion)?;
         let same_epoch = self.batch.epoch == self.current.epoch && self.batch.epoch != i16::MAX;
         if version >= EPOCH_BUMP_VERSION && same_epoch && self.current.txn_first_offset.is_some() {
-            return Err(self.stale());
+            return Err(stale(self.batch.producer_id, self.batch.epoch, self.current.epoch));
         }
         self.check_not_stale()?;
         if coordinator_epoch < self.current.coordinator_epoch {
@@ -295,22 +296,24 @@ impl Question<'_> {
         Verdict::Append { update, completed, started_txn, clears_verification }
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_not_stale(&self) -> Result<(), Refusal> {
-        if self.batch.epoch < self.current.epoch { Err(self.stale()) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn stale(&self) -> Refusal {
-        Refusal::InvalidProducerEpoch {
-            producer_id: self.batch.producer_id,
-            epoch: self.batch.epoch,
-            stored_epoch: self.current.epoch,
+        if self.batch.epoch < self.current.epoch {
+            Err(stale(self.batch.producer_id, self.batch.epoch, self.current.epoch))
+        } else {
+            Ok(())
         }
     }
+}
 
-    #[cold]
-    fn txn_state(&self, conflict: TxnStateConflict) -> Refusal {
-        Refusal::InvalidTxnState { producer_id: self.batch.producer_id, conflict }
-    }
+// Of values, not of the question: so it need not stand in memory for their sake.
+
+#[cold]
+fn stale(producer_id: i64, epoch: i16, stored_epoch: i16) -> Refusal {
+    Refusal::InvalidProducerEpoch { producer_id, epoch, stored_epoch }
+}
+
+#[cold]
+fn txn_state(producer_id: i64, conflict: TxnStateConflict) -> Refusal {
+    Refusal::InvalidTxnState { producer_id, conflict }
 }

@@ -278,13 +278,14 @@ impl World {
         let entry = self.model.get(&id).copied();
         let (batch, origin) = self.batch(id, entry.unwrap_or_default());
         let options = self.options(origin);
+        let looked = |id| self.table.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
+        let (known, hint) = looked(id);
         // Of just now, of another producer, or none.
-        let hint = match self.below(8) {
+        let hint = match self.random % 8 {
             0 => Hint::default(),
-            1 => self.table.find(id ^ 64),
-            _ => self.table.find(id),
+            1 => looked(id ^ 64).1,
+            _ => hint,
         };
-        let known = self.table.look(id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
         let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
         assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
         match admit(&known, None, None, &batch, &options) {

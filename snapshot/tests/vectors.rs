@@ -112,8 +112,7 @@ fn answer(row: &Row<'_>) -> [String; 3] {
     let guard = verification_steps(&mut log, row, &batch);
     let pending = log.pending.get(PRODUCER).copied();
     let options = row.options(guard);
-    let hint = log.table.find(PRODUCER);
-    let known = log.table.look(PRODUCER, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
+    let (known, hint) = log.table.look(PRODUCER, batch.epoch, batch.base_sequence, batch.last_sequence);
     let (outcome, detail) = match admit(&known, None, pending.as_ref(), &batch, &options) {
         Verdict::Append { update, completed, started_txn, clears_verification } => {
             if started_txn {

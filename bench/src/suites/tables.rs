@@ -66,8 +66,7 @@ impl Table for ProducerTable {
     #[inline]
     fn take(&mut self, batch: &Incoming) -> i64 {
         let id = batch.producer_id;
-        let hint = self.find(id);
-        let known = self.look(id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
+        let (known, hint) = self.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
         match &admit(&known, None, None, batch, &options(batch)) {
             Verdict::Append { update, .. } => {
                 self.apply(id, update, hint);
@@ -81,8 +80,7 @@ impl Table for ProducerTable {
     /// As the engine takes a set of batches from a leader.
     fn take_set(&mut self, set: &[Incoming]) -> i64 {
         for batch in set {
-            let hint = self.find(batch.producer_id);
-            prefetch(self.memory(batch.producer_id, hint));
+            prefetch(self.memory(batch.producer_id));
         }
         set.iter().map(|batch| self.take(batch)).sum()
     }

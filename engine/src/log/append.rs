@@ -404,16 +404,13 @@ fn forgiven(refusal: &Refusal) -> bool {
 /// Has what is stored of all the set's producers fetched together: of a million, each lies in memory that no cache holds.
 fn ask_for_producers(state: &State, candidates: &[Candidate<'_>]) {
     for batch in candidates.iter().filter_map(|candidate| candidate.incoming.as_ref()) {
-        let hint = state.producers.find(batch.producer_id);
-        prefetch(state.producers.memory(batch.producer_id, hint));
+        prefetch(state.producers.memory(batch.producer_id));
     }
 }
 
 /// What the table knows of a batch's producer.
 fn look(state: &State, batch: &Incoming) -> (Known, Hint) {
-    let hint = state.producers.find(batch.producer_id);
-    let known = state.producers.look(batch.producer_id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
-    (known, hint)
+    state.producers.look(batch.producer_id, batch.epoch, batch.base_sequence, batch.last_sequence)
 }
 
 /// Kafka's order: all transactions of the set start, then those that end are completed one by one.

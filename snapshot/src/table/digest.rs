@@ -33,10 +33,21 @@ pub(super) fn entry_term(producer_id: i64, entry: &ProducerEntry) -> u64 {
 pub(super) fn standing_term(producer_id: i64, standing: &Standing) -> u64 {
     let Standing { epoch, coordinator_epoch, last_sequence, has_batches: _, last_timestamp, txn_first_offset } =
         *standing;
-    let epochs = u64::from(epoch as u16) | u64::from(coordinator_epoch as u32) << 16 | 1 << 63;
+    let epochs = u64::from(last_sequence as u32) | u64::from(epoch as u16) << 32 | (coordinator_epoch as u64) << 48;
+    let term = head_term(producer_id, epochs, last_timestamp, txn_first_offset.unwrap_or(-1));
+    match i16::try_from(coordinator_epoch) {
+        Ok(_) => term,
+        Err(_) => term.wrapping_add(fold(producer_id as u64 ^ KEYS[4], coordinator_epoch as u64 ^ KEYS[1])),
+    }
+}
+
+/// The same of one whose coordinator epoch has 16 bits: `epochs` are its last sequence (32 bits), epoch (16) and coordinator
+/// epoch (16), from the lowest bits on.
+#[inline]
+pub(super) fn head_term(producer_id: i64, epochs: u64, last_timestamp: i64, txn_first_offset: i64) -> u64 {
     let a = fold(producer_id as u64 ^ KEYS[0], epochs ^ KEYS[1]);
-    let b = fold(last_timestamp as u64 ^ KEYS[2], txn_first_offset.unwrap_or(-1) as u64 ^ KEYS[3]);
-    fold(a ^ u64::from(last_sequence as u32), b ^ KEYS[4])
+    let b = fold(last_timestamp as u64 ^ KEYS[2], txn_first_offset as u64 ^ KEYS[3]);
+    a ^ b
 }
 
 /// The term of one batch.
@@ -44,7 +55,7 @@ pub(super) fn standing_term(producer_id: i64, standing: &Standing) -> u64 {
 pub(super) fn place_term(producer_id: i64, place: &Place) -> u64 {
     let a = fold(producer_id as u64 ^ KEYS[5], place.first_offset as u64 ^ KEYS[6]);
     let b = fold(place.last_offset as u64 ^ KEYS[7], place.timestamp as u64 ^ KEYS[0]);
-    fold(a ^ KEYS[2], b ^ KEYS[3])
+    a ^ b
 }
 
 /// Both halves of the product: every bit of either factor reaches most bits of the result.

@@ -66,13 +66,6 @@ impl Directory {
         Some((Hint { segment: number as u32, slot: slot as u32 }, &segment.slots[slot]))
     }
 
-    /// The slot of a block if it is where it was.
-    #[inline]
-    pub fn at(&self, block: i64, hint: Hint) -> Option<&Slot> {
-        let slot = self.segments.get(hint.segment as usize)?.slots.get(hint.slot as usize)?;
-        (slot.block == block).then_some(slot)
-    }
-
     /// As [`Self::find`], to be changed; `hint` is looked at first.
     #[inline]
     pub fn find_mut(&mut self, block: i64, hint: Hint) -> Option<&mut Slot> {

@@ -18,6 +18,7 @@
 
 use oncelog_formats::num::{sequence_add, sequence_sub};
 
+use super::digest;
 use crate::producer::{BatchMeta, Forgotten, Known, ProducerEntry, Standing, Update, WINDOW};
 
 /// Words of a line with at most one batch.
@@ -151,19 +152,28 @@ pub(super) fn decode(line: &[u64]) -> ProducerEntry {
 /// All but the batches.
 #[inline]
 pub(super) fn standing(line: &[u64]) -> Standing {
-    let flags = flags(line);
-    let has_batches = flags & COUNT > 0;
-    let newest = newest(line);
-    let last_offset = if has_batches { newest.last_offset } else { -1 };
-    let back = line[3] >> 48 | (line[4] >> 48) << 16;
     Standing {
         epoch: (line[2] >> 32) as i16,
         coordinator_epoch: i32::from((line[2] >> 48) as i16),
-        last_sequence: if has_batches { line[2] as i32 } else { -1 },
-        has_batches,
+        last_sequence: line[2] as i32,
+        has_batches: flags(line) & COUNT > 0,
         last_timestamp: signed_48(line[4]),
-        txn_first_offset: (flags & HAS_TXN != 0).then(|| last_offset - back as i64),
+        txn_first_offset: has_txn(line).then(|| txn_first_offset(line)),
     }
+}
+
+/// Where the open transaction began.
+fn txn_first_offset(line: &[u64]) -> i64 {
+    let last_offset = if flags(line) & COUNT > 0 { newest(line).last_offset } else { -1 };
+    let back = line[3] >> 48 | (line[4] >> 48) << 16;
+    last_offset - back as i64
+}
+
+/// What the standing adds to the digest.
+#[inline]
+pub(super) fn standing_term(producer_id: i64, line: &[u64]) -> u64 {
+    let txn = if has_txn(line) { txn_first_offset(line) } else { -1 };
+    digest::head_term(producer_id, line[2], signed_48(line[4]), txn)
 }
 
 /// Our clock at the newest append.
@@ -184,11 +194,11 @@ pub(super) fn look(line: &[u64], epoch: i16, first_sequence: i32, last_sequence:
     if epoch != standing.epoch || follows {
         return Known { standing, ..Known::default() };
     }
-    look_back(line, first_sequence, last_sequence)
+    Known { standing, repeated: look_back(line, first_sequence, last_sequence), ..Known::default() }
 }
 
 #[inline(never)]
-fn look_back(line: &[u64], first_sequence: i32, last_sequence: i32) -> Known {
+fn look_back(line: &[u64], first_sequence: i32, last_sequence: i32) -> Option<BatchMeta> {
     // Sequences in a line follow each other, so there is one at most.
     let mut found = None;
     walk(line, |batch| {
@@ -197,7 +207,7 @@ fn look_back(line: &[u64], first_sequence: i32, last_sequence: i32) -> Known {
         }
         found.is_some()
     });
-    Known { standing: standing(line), repeated: found, ..Known::default() }
+    found
 }
 
 /// What a push did.
@@ -212,29 +222,45 @@ pub(super) struct Pushed {
 #[inline]
 pub(super) fn push(line: &mut [u64], update: &Update) -> Option<Pushed> {
     let flags = flags(line);
-    let Some(batch) = &update.batch else { return update_head(line, update) };
+    let Some(batch) = &update.batch else { return update_head(line, *update) };
     let line: &mut [u64; WIDE] = line.first_chunk_mut()?;
     let count = flags & COUNT;
     if update.forgets || flags & (ODD | UNSEQUENCED) != 0 || count == 0 {
         return None;
     }
-    let span = span_of(batch)?;
+    let (newest, added, standing) = (newest(line), Place::of(batch), &update.standing);
+    let span = added.last_offset.wrapping_sub(added.first_offset) as u64;
     let follows = batch.first_sequence == sequence_add(line[2] as i32, 1)
         && batch.last_sequence == sequence_add(batch.first_sequence, span as i32)
         && batch.first_sequence >= 0;
-    if !follows {
+    // No sum of what stands in a line and what fits one leaves 64 bits, and what does not fit is found by its own term.
+    let older = Older {
+        gap: added.first_offset.wrapping_sub(newest.last_offset).wrapping_sub(1) as u64,
+        span: (newest.last_offset - newest.first_offset) as u64,
+        timestamp_distance: added.timestamp.wrapping_sub(newest.timestamp),
+    };
+    let back = match standing.txn_first_offset {
+        Some(first) => batch.last_offset.wrapping_sub(first) as u64,
+        None => 0,
+    };
+    let fits = follows
+        & (span < 1 << 20)
+        & fits_u48(added.first_offset)
+        & fits_i48(added.timestamp)
+        & fits_i48(update.last_append_ms)
+        & fits_i48(standing.last_timestamp)
+        & (older.gap < 1 << 40)
+        & (older.timestamp_distance.wrapping_add(1 << 35) as u64 >> 36 == 0)
+        & (back >> 32 == 0);
+    if !fits {
         return None;
     }
-    let (newest, added) = (newest(line), Place::of(batch));
-    let older = distance(&added, &newest)?;
-    let standing = &update.standing;
-    let back = standing.txn_first_offset.map_or(Some(0), |first| fit_txn(batch.last_offset, first))?;
     let head = [
-        fit_u48(batch.first_offset)? | (span & 0xffff) << 48,
-        fit_i48(batch.timestamp)? | (span >> 16) << 56,
+        batch.first_offset as u64 | (span & 0xffff) << 48,
+        batch.timestamp as u64 & LOW_48 | (span >> 16) << 56,
         pack_epochs(batch.last_sequence, standing.epoch, standing.coordinator_epoch)?,
-        fit_i48(update.last_append_ms)? | (back & 0xffff) << 48,
-        fit_i48(standing.last_timestamp)? | (back >> 16) << 48,
+        update.last_append_ms as u64 & LOW_48 | (back & 0xffff) << 48,
+        standing.last_timestamp as u64 & LOW_48 | (back >> 16) << 48,
     ];
     // From here on nothing can fail.
     let full = count == WINDOW as u64;
@@ -250,7 +276,7 @@ pub(super) fn push(line: &mut [u64], update: &Update) -> Option<Pushed> {
 }
 
 /// An update without a batch.
-fn update_head(line: &mut [u64], update: &Update) -> Option<Pushed> {
+fn update_head(line: &mut [u64], update: Update) -> Option<Pushed> {
     let flags = flags(line);
     let standing = &update.standing;
     if update.forgets || flags & ODD != 0 || (standing.txn_first_offset.is_some() && flags & COUNT == 0) {
@@ -368,12 +394,22 @@ fn fit_txn(last_offset: i64, first_offset: i64) -> Option<u64> {
 
 #[inline]
 fn fit_u48(value: i64) -> Option<u64> {
-    (0..1 << 47).contains(&value).then_some(value as u64)
+    fits_u48(value).then_some(value as u64)
 }
 
 #[inline]
 fn fit_i48(value: i64) -> Option<u64> {
-    (-(1 << 47)..1 << 47).contains(&value).then_some(value as u64 & LOW_48)
+    fits_i48(value).then_some(value as u64 & LOW_48)
+}
+
+#[inline]
+fn fits_u48(value: i64) -> bool {
+    value as u64 >> 47 == 0
+}
+
+#[inline]
+fn fits_i48(value: i64) -> bool {
+    value.wrapping_add(1 << 47) as u64 >> 48 == 0
 }
 
 #[inline]

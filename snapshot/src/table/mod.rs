@@ -98,43 +98,34 @@ impl ProducerTable {
         self.replayed_from = replayed_from;
     }
 
-    /// Where `producer_id` is, if it is anywhere: for the questions and changes to come. Good for as long as nothing changes,
-    /// and harmless behind that: a place is looked at before it is believed.
-    #[inline]
-    pub fn find(&self, producer_id: i64) -> Hint {
-        self.directory.find(place_of(producer_id).0).map_or_else(Hint::default, |(hint, _)| hint)
-    }
-
     /// The memory that [`Self::look`] and [`Self::apply`] will read: to be asked for ahead of them.
     #[inline]
-    pub fn memory(&self, producer_id: i64, hint: Hint) -> &[u64] {
+    pub fn memory(&self, producer_id: i64) -> &[u64] {
         let (block, number) = place_of(producer_id);
-        self.directory.at(block, hint).and_then(|slot| slot.line(number)).unwrap_or_default()
+        self.directory.find(block).and_then(|(_, slot)| slot.line(number)).unwrap_or_default()
     }
 
-    /// What is known of `producer_id` when its batch of these values comes in. `hint`: see [`Self::find`].
+    /// What is known of `producer_id` when its batch of these values comes in, and where it is: for the change to come. The
+    /// hint is good for as long as nothing changes, and harmless behind that: a place is looked at before it is believed.
     #[inline]
-    pub fn look(&self, producer_id: i64, hint: Hint, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
+    pub fn look(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> (Known, Hint) {
         let (block, number) = place_of(producer_id);
-        match self.directory.at(block, hint).and_then(|slot| slot.line(number)) {
-            Some(line) if !line::is_odd(line) => line::look(line, epoch, first_sequence, last_sequence),
-            _ => self.look_aside(producer_id, epoch, first_sequence, last_sequence),
+        let Some((hint, slot)) = self.directory.find(block) else { return (Known::default(), Hint::default()) };
+        match slot.line(number) {
+            None => (Known::default(), hint),
+            Some(line) if line::is_odd(line) => {
+                (self.look_aside(producer_id, epoch, first_sequence, last_sequence), hint)
+            }
+            Some(line) => (line::look(line, epoch, first_sequence, last_sequence), hint),
         }
     }
 
     #[cold]
     fn look_aside(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
-        let (block, number) = place_of(producer_id);
-        match self.directory.find(block).and_then(|(_, slot)| slot.line(number)) {
-            None => Known::default(),
-            Some(line) if line::is_odd(line) => {
-                self.odd[&producer_id].look(epoch, first_sequence, last_sequence, self.replayed_from)
-            }
-            Some(line) => line::look(line, epoch, first_sequence, last_sequence),
-        }
+        self.odd[&producer_id].look(epoch, first_sequence, last_sequence, self.replayed_from)
     }
 
-    /// Takes over what an append changed of `producer_id`. `hint`: see [`Self::find`].
+    /// Takes over what an append changed of `producer_id`. `hint`: see [`Self::look`].
     #[inline]
     pub fn apply(&mut self, producer_id: i64, update: &Update, hint: Hint) {
         let (block, number) = place_of(producer_id);
@@ -143,12 +134,11 @@ impl ProducerTable {
                 self.versions.touch(slot, &self.odd);
             }
             if let Some(line) = slot.line_mut(number) {
-                let before = line::standing(line);
+                let before = line::standing_term(producer_id, line);
                 if let Some(pushed) = line::push(line, update) {
+                    let mut change = line::standing_term(producer_id, line).wrapping_sub(before);
                     slot.soil(number);
                     slot.note_append_ms(update.last_append_ms);
-                    let mut change = digest::standing_term(producer_id, &update.standing)
-                        .wrapping_sub(digest::standing_term(producer_id, &before));
                     if let Some(batch) = &update.batch {
                         change = change.wrapping_add(digest::place_term(producer_id, &line::Place::of(batch)));
                     }
@@ -160,13 +150,13 @@ impl ProducerTable {
                 }
             }
         }
-        self.apply_whole(producer_id, update);
+        self.apply_whole(producer_id, *update);
     }
 
     #[cold]
-    fn apply_whole(&mut self, producer_id: i64, update: &Update) {
+    fn apply_whole(&mut self, producer_id: i64, update: Update) {
         let mut entry = self.get(producer_id).unwrap_or_default();
-        entry.apply(update);
+        entry.apply(&update);
         self.put(producer_id, entry);
     }
 

@@ -120,8 +120,7 @@ pub(in crate::log) fn replay(producers: &mut ProducerTable, batch: &Incoming, ap
         now_ms: append_ms,
     };
     let id = batch.producer_id;
-    let hint = producers.find(id);
-    let known = producers.look(id, hint, batch.epoch, batch.base_sequence, batch.last_sequence);
+    let (known, hint) = producers.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
     let (update, replayed) = match admit(&known, None, None, batch, &options) {
         Verdict::Append { update, completed, started_txn, .. } => {
             (update, Replayed { completed, started_txn, ..Replayed::default() })
