@@ -54,6 +54,8 @@ pub(crate) struct HostFile {
     writable: bool,
     buffered: OwnedFd,
     direct: Option<OwnedFd>,
+    /// It was this long when last looked at, and has not been cut since: most writes need not look.
+    seen_length: RwLock<u64>,
     direct_refused: AtomicBool,
     dsync_refused: AtomicBool,
     remarks: Arc<Remarks>,
@@ -82,6 +84,7 @@ impl HostFile {
             writable,
             buffered,
             direct,
+            seen_length: RwLock::new(0),
             direct_refused: AtomicBool::new(false),
             dsync_refused: AtomicBool::new(false),
             remarks: Arc::clone(remarks),
@@ -158,7 +161,13 @@ impl HostFile {
             return Err(self.invalid("write", format!("{length} bytes of a buffer of {available}")));
         }
         let end = position.checked_add(length as u64);
+        if end.is_some_and(|end| end <= *self.seen_length.read()) {
+            return Ok(());
+        }
+        // Held over the look: a cut beside it would leave the old length here.
+        let mut seen_length = self.seen_length.write();
         let prepared = self.length()?;
+        *seen_length = prepared;
         match end {
             Some(end) if end <= prepared => Ok(()),
             _ => Err(self.invalid("write", format!("{length} bytes at {position}, prepared up to {prepared}"))),
@@ -244,6 +253,8 @@ impl HostFile {
 
     pub(crate) fn set_length(&self, length: u64) -> Result<()> {
         self.check_writable("set_length")?;
+        let mut seen_length = self.seen_length.write();
+        *seen_length = 0;
         retry_on_intr(|| rustix::fs::ftruncate(&self.buffered, length))
             .map_err(|errno| self.failed("set_length", errno))
     }

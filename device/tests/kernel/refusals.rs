@@ -32,6 +32,10 @@ fn misaligned_oversized_and_unprepared_writes_are_refused() {
         assert_eq!(file.prepare(8192, 4096).expect_err("refused").kind(), Kind::InvalidRange);
         assert_eq!(std::fs::read(&path).expect("readable"), vec![0; 4 * 4096]);
         file.write(3 * BLOCK, &buffer, 4096, Sync::Data).expect("the last prepared block");
+        file.set_length(2 * BLOCK).expect("cut");
+        let error = file.write(3 * BLOCK, &buffer, 4096, Sync::Data).expect_err("refused behind the cut");
+        assert_eq!(error.kind(), Kind::InvalidRange);
+        file.write(BLOCK, &buffer, 4096, Sync::Data).expect("the last block before it");
     }
 }
 
