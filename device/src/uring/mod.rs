@@ -72,8 +72,8 @@ impl UringDevice {
         self.shared.ways.changes()
     }
 
-    /// The way in which most durable writes go out at the moment (`ring-dsync`, `pwritev2-dsync`,
-    /// `pwrite-fdatasync`).
+    /// The way in which most durable writes that are alone go out at the moment (`ring-dsync`, `pwritev2-dsync`,
+    /// `pwrite-fdatasync`); those beside others of other files go as `pwritev2-dsync`.
     pub fn sync_way(&self) -> &'static str {
         self.shared.ways.best().name()
     }
