@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ const SPARE_BYTES: u64 = 4 << 30;
 /// Most that idle buffers may hold.
 const IDLE_BUFFER_BYTES: usize = 32 << 20;
 
+/// Asked for once: the answer lies in several files of the kernel's.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 /// How to open an engine.
 #[derive(Clone)]
 pub struct EngineOptions {
@@ -78,7 +81,7 @@ impl Default for EngineOptions {
             tail_bytes: TAIL_BYTES,
             read_ahead_bytes: READ_AHEAD_BYTES,
             spare_bytes: SPARE_BYTES,
-            recovery_threads: std::thread::available_parallelism().map_or(1, usize::from) + 1,
+            recovery_threads: *CORES + 1,
         }
     }
 }
