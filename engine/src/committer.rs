@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use oncelog_device::{AlignedBuffer, Bell, Clock, DeviceError, LANE_DEPTH, Lane, LaneWrite};
@@ -15,16 +16,24 @@ use crate::background::Background;
 use crate::error::Result;
 use crate::log::{Ack, Shared, Turn};
 
+/// Where many groups are on the way, so large a part of them is waited for at a time, but no longer than that: each time
+/// the thread wakes, and wakes others, costs more than to land a group.
+const PART: usize = 4;
+const PART_WAIT: Duration = Duration::from_micros(100);
+
 /// Groups on the way, each of another log.
 pub(crate) struct Flights {
     lane: Lane,
     turns: Vec<Option<(Arc<Shared>, Turn)>>,
     free: Vec<usize>,
+    /// Of what has landed, to be woken together.
+    ready: Vec<Waker>,
 }
 
 impl Flights {
     pub fn new(lane: Lane) -> Self {
-        Self { lane, turns: (0..LANE_DEPTH).map(|_| None).collect(), free: (0..LANE_DEPTH).rev().collect() }
+        let turns = (0..LANE_DEPTH).map(|_| None).collect();
+        Self { lane, turns, free: (0..LANE_DEPTH).rev().collect(), ready: Vec::new() }
     }
 
     pub fn bell(&self) -> Arc<Bell> {
@@ -52,10 +61,14 @@ impl Flights {
         None
     }
 
-    /// Waits for the first to land, see [`Lane::wait`]; answers whose have.
+    /// Waits for some to land, see [`Lane::wait`]; answers whose have.
     fn wait(&mut self, timeout: Option<Duration>, is_due: impl FnOnce() -> bool) -> Vec<Arc<Shared>> {
-        let landed = self.lane.wait(timeout, is_due);
-        landed.into_iter().map(|(write, result)| self.land(write.tag, write.buffer, result)).collect()
+        let part = (self.turns.len() - self.free.len()) / PART;
+        let timeout = if part > 1 { timeout.into_iter().chain([PART_WAIT]).min() } else { timeout };
+        let landed = self.lane.wait(part, timeout, is_due);
+        let logs = landed.into_iter().map(|(write, result)| self.land(write.tag, write.buffer, result)).collect();
+        self.ready.drain(..).for_each(Waker::wake);
+        logs
     }
 
     fn land(&mut self, tag: u64, buffer: AlignedBuffer, result: std::result::Result<(), DeviceError>) -> Arc<Shared> {
@@ -63,7 +76,7 @@ impl Flights {
         let (log, mut turn) = self.turns[tag].take().expect("a turn for each write");
         self.free.push(tag);
         turn.take_back(buffer);
-        log.land_one_write(turn, result);
+        log.land_one_write(turn, result, &mut self.ready);
         log
     }
 
@@ -95,7 +108,7 @@ pub(crate) fn commit_in_order(parts: &[(Arc<Shared>, u64)]) -> Result<()> {
 
 /// The body of a committer thread; the first one gets a lane where the device has one, and is then the only one.
 pub(crate) fn serve(background: &Background, clock: &dyn Clock, lane: Option<Lane>) {
-    match lane.map(Flights::new) {
+    match lane.map(|lane| Flights::new(lane.bind())) {
         None => serve_one_by_one(background, clock),
         Some(flights) => serve_together(background, clock, flights),
     }

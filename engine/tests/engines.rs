@@ -136,3 +136,39 @@ fn eight_threads_lose_and_double_nothing() {
         assert_eq!(of_one, (0..APPENDS).collect::<Vec<_>>(), "producer {producer}");
     }
 }
+
+#[test]
+fn what_an_engine_leaves_behind_neither_writes_nor_waits_for_ever() {
+    for driver in [true, false] {
+        let place = Place::on_disk();
+        let open = || Engine::open(&place.dir, EngineOptions { driver, ..EngineOptions::default() }).expect("opens");
+        let (engine, config) = (open(), small_segments(1 << 20));
+        let log = engine.log("left-0", options(&config)).expect("the log opens");
+        let mut tickets: Vec<_> =
+            (0..64).map(|number| log.append(Append::client(&single(7, number, 4000))).expect("ordered")).collect();
+        let waited_for = tickets.pop().expect("one");
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut tickets: Vec<_> = tickets.into_iter().map(Box::pin).collect();
+        if driver {
+            tickets.retain_mut(|ticket| ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let follower = std::thread::spawn(move || log.append_wait(Append::client(&single(8, 0, 4000))));
+        engine.kill();
+        let engine = open();
+        let there = engine.log("left-0", options(&config)).expect("the log opens").log_end_offset();
+        let (ended, ends) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let followed = follower.join().expect("no panic").map(|answer| answer.base_offset);
+            let mut answers: Vec<_> = vec![followed, waited_for.wait().map(|answer| answer.base_offset)];
+            answers.extend(tickets.into_iter().map(|ticket| block_on(ticket).map(|answer| answer.base_offset)));
+            ended.send(answers).expect("the test waits");
+        });
+        for answer in ends.recv_timeout(std::time::Duration::from_secs(60)).expect("every wait ends") {
+            let kept = matches!(answer, Ok(offset) if offset < there);
+            assert!(kept || matches!(answer, Err(Error::Closed)), "driver {driver}: {answer:?}, {there} are there");
+        }
+        drop(engine);
+        let engine = open();
+        assert_eq!(engine.log("left-0", options(&config)).expect("the log opens").log_end_offset(), there);
+    }
+}

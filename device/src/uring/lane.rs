@@ -27,6 +27,9 @@ const BELL: u64 = u64::MAX;
 const PATIENCE: u32 = 10_000;
 const PAUSE: Duration = Duration::from_micros(50);
 
+/// `IORING_ENTER_GETEVENTS` of `linux/io_uring.h`.
+const GETEVENTS: u32 = 1;
+
 /// A write, with everything that it needs until it is done.
 pub struct LaneWrite {
     /// Whoever pushed it knows by this what has landed.
@@ -73,6 +76,8 @@ pub struct Lane {
     lent_word: Option<Box<[u8; 8]>>,
     /// Entries pushed and not completed, the bell's included.
     in_kernel: usize,
+    /// Completions come where this thread enters the ring for them, see [`Lane::bind`].
+    bound: bool,
     /// The kernel refuses to work: nothing is pushed any more.
     broken: bool,
 }
@@ -96,8 +101,23 @@ impl Lane {
             word: Some(Box::new([0; 8])),
             lent_word: None,
             in_kernel: 0,
+            bound: false,
             broken: false,
         })
+    }
+
+    /// From now on the lane is the calling thread's alone, to the end, where the kernel can make use of that (6.1): what
+    /// completes does not interrupt the thread one by one, it wakes up when as many have landed as it waits for.
+    #[must_use]
+    pub fn bind(mut self) -> Self {
+        let mut builder = IoUring::builder();
+        builder.setup_submit_all().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().dontfork();
+        if self.in_kernel == 0
+            && let Ok(ring) = builder.build((LANE_DEPTH + 1) as u32)
+        {
+            (self.ring, self.bound) = (ring, true);
+        }
+        self
     }
 
     /// What wakes this lane's thread.
@@ -136,15 +156,20 @@ impl Lane {
         self.enqueue(&entry);
     }
 
-    /// Sends what was pushed and waits until something lands, the bell rings or the time is over. Does not sleep where
-    /// something has landed already or `is_due` says that there is other work; that is asked when a ring of the bell
-    /// is no longer missed.
-    pub fn wait(&mut self, timeout: Option<Duration>, is_due: impl FnOnce() -> bool) -> Vec<(LaneWrite, Result<()>)> {
+    /// Sends what was pushed and waits until `want` have landed (one at least; a ring of the bell counts) or the time is
+    /// over. Does not sleep where something has landed already or `is_due` says that there is other work; that is asked
+    /// when a ring of the bell is no longer missed.
+    pub fn wait(
+        &mut self,
+        want: usize,
+        timeout: Option<Duration>,
+        is_due: impl FnOnce() -> bool,
+    ) -> Vec<(LaneWrite, Result<()>)> {
         self.reap();
         self.listen();
         self.bell.awaited.store(true, Ordering::SeqCst);
         let sleeps = self.landed.is_empty() && !self.broken && !is_due();
-        self.enter(usize::from(sleeps), timeout);
+        self.enter(if sleeps { want.max(1) } else { 0 }, timeout);
         self.bell.awaited.store(false, Ordering::SeqCst);
         self.reap();
         std::mem::take(&mut self.landed)
@@ -218,18 +243,49 @@ impl Lane {
         self.landed.push((write, result));
     }
 
-    /// Waits for what the kernel has taken, without entering it for that: completions arrive by themselves. What still
-    /// stands in the queue was never taken, and never will be: it is written here.
+    /// What still stands in the queue was never taken, and never will be: it is written here, when what was taken is done.
     fn give_up(&mut self) {
         self.broken = true;
-        while self.in_kernel > self.ring.submission().len() + usize::from(self.lent_word.is_some()) {
-            self.reap();
-            std::thread::sleep(PAUSE);
-        }
+        self.outlast(|lane| lane.ring.submission().len() + usize::from(lane.lent_word.is_some()));
         for slot in 0..self.slots.len() {
             if let Some(write) = self.slots[slot].take() {
                 self.free.push(slot);
                 self.write_here(write);
+            }
+        }
+    }
+
+    /// Waits until the kernel has no more than what `left` says. Completions arrive by themselves; those of a bound lane
+    /// where its thread enters the ring, and where it may not they never do: what they belong to is failed, and the memory
+    /// that the kernel may still look at is nobody's from then on.
+    fn outlast(&mut self, left: impl Fn(&mut Self) -> usize) {
+        let mut patience = PATIENCE;
+        while self.in_kernel > left(self) {
+            if self.bound {
+                self.collect();
+                patience -= 1;
+            }
+            self.reap();
+            if patience == 0 {
+                return self.abandon();
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn collect(&self) {
+        // SAFETY: submits nothing and passes no argument.
+        let _entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, GETEVENTS, None) };
+    }
+
+    fn abandon(&mut self) {
+        self.in_kernel = 0;
+        std::mem::forget(self.lent_word.take());
+        for slot in 0..self.slots.len() {
+            if let Some(mut write) = self.slots[slot].take() {
+                std::mem::forget((std::mem::take(&mut write.buffer), write.file.clone()));
+                let error = DeviceError::io("write", &write.file.path(), Errno::IO);
+                self.landed.push((write, Err(error)));
             }
         }
     }
@@ -239,13 +295,12 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.bell.awaited.store(true, Ordering::SeqCst);
         self.bell.ring();
-        while self.in_kernel > self.ring.submission().len() {
-            if !self.broken {
-                let _entered = self.ring.submit();
+        self.outlast(|lane| {
+            if !lane.broken {
+                let _entered = lane.ring.submit();
             }
-            self.reap();
-            std::thread::sleep(PAUSE);
-        }
+            lane.ring.submission().len()
+        });
     }
 }
 

@@ -2,7 +2,9 @@
 //! refused, `RWF_DSYNC` and direct I/O, has a way around too, and leaves the same bytes.
 
 use super::{assert_passed, child_argument, in_child, pattern};
-use oncelog_device::{DeviceErrorKind as Kind, DeviceKind, MachineReport, OpenMode, Sync, open_device};
+use oncelog_device::{
+    Device, DeviceErrorKind as Kind, DeviceKind, LaneWrite, MachineReport, OpenMode, Sync, UringDevice, open_device,
+};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -64,6 +66,45 @@ fn a_ring_that_can_be_set_up_but_not_entered_is_no_ring() {
         Some(_) => {
             deny(IO_URING_ENTER, None, EPERM);
             assert_falls_back();
+        }
+    }
+}
+
+/// What is on the way then may never be heard of again: it has failed. What comes later goes another way.
+#[test]
+fn a_lane_that_may_be_entered_no_more_answers_for_every_write() {
+    match child_argument() {
+        None => {
+            assert_passed(&in_child("denied_ring::a_lane_that_may_be_entered_no_more_answers_for_every_write", "-"))
+        }
+        Some(_) => {
+            let Ok(device) = UringDevice::new() else { return };
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut lane = device.lane().expect("a lane beside a ring").bind();
+            let file = device.open(&directory.path().join("a.log"), OpenMode::Create).expect("created");
+            file.prepare(0, 10 * 4096).expect("prepared");
+            let write = |tag: u64| {
+                let (file, buffer) = (file.clone(), pattern(4096, tag));
+                LaneWrite { tag, file, position: tag * 4096, buffer, length: 4096, sync: Sync::Data }
+            };
+            (0..8).for_each(|tag| lane.push(write(tag)));
+            let mut landed = lane.wait(8, None, || true);
+            deny(IO_URING_ENTER, None, EPERM);
+            lane.push(write(8));
+            let started = std::time::Instant::now();
+            while landed.len() < 9 {
+                assert!(started.elapsed().as_secs() < 20, "{} of 9", landed.len());
+                landed.extend(lane.wait(1, None, || false));
+            }
+            lane.push(write(9));
+            landed.extend(lane.wait(1, None, || false));
+            assert!(matches!(landed.last(), Some((write, Ok(()))) if write.tag == 9));
+            drop(lane);
+            for (write, _) in landed.iter().filter(|(_, result)| result.is_ok()) {
+                let mut stored = [0; 4096];
+                file.read(write.position, &mut stored).expect("readable");
+                assert!(stored[..] == write.buffer.as_slice()[..4096], "write {}", write.tag);
+            }
         }
     }
 }

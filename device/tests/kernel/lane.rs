@@ -1,7 +1,7 @@
 //! Writes of many files on the way at once: all of them land, whole, each with its own answer.
 
 use super::{BLOCK, pattern};
-use oncelog_device::{AlignedBuffer, Device, LANE_DEPTH, LaneWrite, OpenMode, Sync, UringDevice};
+use oncelog_device::{AlignedBuffer, Device, LANE_DEPTH, Lane, LaneWrite, OpenMode, Sync, UringDevice};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,14 @@ fn ring() -> Option<UringDevice> {
 #[test]
 fn writes_of_many_files_land_whole_each_with_its_own_answer() {
     let Some(device) = ring() else { return };
+    let lane = || device.lane().expect("a lane beside a ring");
+    for lane in [lane(), lane().bind()] {
+        all_land(&device, lane);
+    }
+}
+
+fn all_land(device: &UringDevice, mut lane: Lane) {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut lane = device.lane().expect("a lane beside a ring");
     let open = |number: usize| {
         let file = device.open(&directory.path().join(number.to_string()), OpenMode::Create).expect("a new file");
         file.prepare(0, 4 * BLOCK).expect("space");
@@ -31,7 +37,7 @@ fn writes_of_many_files_land_whole_each_with_its_own_answer() {
     }
     let mut landed = Vec::new();
     while landed.len() < LANE_DEPTH {
-        landed.extend(lane.wait(None, || false));
+        landed.extend(lane.wait(1, None, || false));
     }
     for (write, result) in landed {
         assert_eq!(result.is_err(), write.tag == 5, "{result:?}");
@@ -43,7 +49,7 @@ fn writes_of_many_files_land_whole_each_with_its_own_answer() {
     assert!(lane.has_room());
     // What is on the way when the lane goes is written all the same, from memory that lives as long.
     lane.push(write(7, 0));
-    assert!(lane.wait(None, || true).len() <= 1);
+    assert!(lane.wait(1, None, || true).len() <= 1);
     drop(lane);
     let mut stored = AlignedBuffer::new(2 * BLOCK as usize);
     files[7].read(0, stored.as_mut_slice()).expect("readable");
@@ -53,9 +59,15 @@ fn writes_of_many_files_land_whole_each_with_its_own_answer() {
 #[test]
 fn the_bell_wakes_who_waits_and_so_does_the_time() {
     let Some(device) = ring() else { return };
-    let mut lane = device.lane().expect("a lane beside a ring");
+    let lane = || device.lane().expect("a lane beside a ring");
+    for lane in [lane(), lane().bind()] {
+        wakes(lane);
+    }
+}
+
+fn wakes(mut lane: Lane) {
     let started = Instant::now();
-    assert!(lane.wait(Some(Duration::from_millis(20)), || false).is_empty());
+    assert!(lane.wait(1, Some(Duration::from_millis(20)), || false).is_empty());
     assert!(started.elapsed() >= Duration::from_millis(20));
     let bell = lane.bell();
     for _ in 0..3 {
@@ -69,7 +81,7 @@ fn the_bell_wakes_who_waits_and_so_does_the_time() {
         let is_due = || work.load(std::sync::atomic::Ordering::Acquire);
         let started = Instant::now();
         while !is_due() {
-            assert!(lane.wait(Some(Duration::from_secs(20)), is_due).is_empty());
+            assert!(lane.wait(1, Some(Duration::from_secs(20)), is_due).is_empty());
         }
         assert!(started.elapsed() < Duration::from_secs(10), "the ring of the bell was missed");
         ringer.join().expect("rung");

@@ -85,6 +85,8 @@ impl Shared {
                 state.progress.durable_wanted = state.progress.durable_wanted.max(number);
             }
             let reached = match &state.progress.flight {
+                // What stands in the files by now may be another engine's.
+                None if state.closed => return Err(Error::Closed),
                 None => self.lead(state, number, level),
                 Some(flight) => {
                     let carried = flight.number >= number && (level != Ack::Durable || flight.durable);
@@ -152,7 +154,14 @@ impl Shared {
     }
 
     /// Ends a flight: tells everyone whom it carried, and one who leads the next.
-    fn land(&self, mut turn: Turn, result: DeviceResult<()>) {
+    fn land(&self, turn: Turn, result: DeviceResult<()>) {
+        let mut ready = Vec::new();
+        self.land_for(turn, result, &mut ready);
+        ready.into_iter().for_each(Waker::wake);
+    }
+
+    /// The same, except that futures that have what they wait for are the caller's to wake.
+    fn land_for(&self, mut turn: Turn, result: DeviceResult<()>, ready: &mut Vec<Waker>) {
         if let Some(group) = turn.group.take() {
             if group.length > group.carried {
                 let took_ns = self.clock.monotonic_ns().saturating_sub(turn.began_ns);
@@ -178,18 +187,29 @@ impl Shared {
             background.commits.ask(self.this());
         }
         let (written, durable) = (state.progress.written, state.progress.durable);
-        let latched = state.latch.is_some();
-        let mut ready = ready_futures(&mut state);
+        let is_over = state.is_over();
+        ready.extend(ready_futures(&mut state));
         ready.extend(state.due_followers());
         drop(state);
         let [carried, behind] = [true, false].map(|carried| &self.gates[gate_of(landed, carried)]);
         // Who leads the next group is on his way before all the others.
-        match latched {
+        match is_over {
             false => behind.wake_one(),
             true => behind.land(written, durable),
         }
         carried.land(written, durable);
+    }
+
+    /// Nothing is carried from now on: whoever waits for more than is on its way hears that.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let ready = ready_futures(&mut state);
+        let (written, durable) = (state.progress.written, state.progress.durable);
+        drop(state);
+        self.gates.iter().for_each(|gate| gate.land(written, durable));
         ready.into_iter().for_each(Waker::wake);
+        self.wake_followers();
     }
 
     /// A turn for one who looks after many logs: `None` where there is a flight already or nothing that was asked for.
@@ -200,6 +220,11 @@ impl Shared {
         let wanted = progress.durable_wanted > progress.durable || progress.committer_wanted > progress.written;
         if !wanted || state.latch.is_some() || state.closed {
             state.progress.committer_asked &= !for_committer;
+            if state.is_over() {
+                let ready = ready_futures(&mut state);
+                drop(state);
+                ready.into_iter().for_each(Waker::wake);
+            }
             return None;
         }
         if state.progress.flight.is_some() {
@@ -215,10 +240,10 @@ impl Shared {
         self.land(turn, result);
     }
 
-    /// Lands a turn that was [`Turn::as_one_write`].
-    pub(crate) fn land_one_write(&self, mut turn: Turn, result: DeviceResult<()>) {
+    /// Lands a turn that was [`Turn::as_one_write`]; who is to be woken then is added to `ready`.
+    pub(crate) fn land_one_write(&self, mut turn: Turn, result: DeviceResult<()>, ready: &mut Vec<Waker>) {
         turn.unsynced = !turn.durable;
-        self.land(turn, result);
+        self.land_for(turn, result, ready);
     }
 
     /// What was wanted in a moment is wanted now.
@@ -400,7 +425,7 @@ fn ready_futures(state: &mut State) -> Vec<Waker> {
     if state.progress.futures.is_empty() {
         return Vec::new();
     }
-    let reached = |state: &State, number, level| state.latch.is_some() || state.reached(number, level);
+    let reached = |state: &State, number, level| state.is_over() || state.reached(number, level);
     let mut waiting = std::mem::take(&mut state.progress.futures);
     let ready = waiting.extract_if(.., |&(number, _), waiting| reached(state, number, waiting.level));
     let ready = ready.map(|(_, waiting)| waiting.waker).collect();

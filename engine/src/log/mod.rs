@@ -493,7 +493,6 @@ impl Log {
 
     /// Drops the log as the death of the process would: nothing is written, what was `Written` stays.
     pub fn kill(&self) {
-        self.shared.state.lock().closed = true;
-        self.shared.wake_followers();
+        self.shared.end();
     }
 }

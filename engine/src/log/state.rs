@@ -472,6 +472,11 @@ impl State {
         }
     }
 
+    /// Nothing more becomes written or durable.
+    pub fn is_over(&self) -> bool {
+        self.latch.is_some() || (self.closed && self.progress.flight.is_none())
+    }
+
     /// `flush_messages` records have come since the last sync.
     pub fn flush_is_due(&self) -> bool {
         self.log_end() - self.progress.durable_offset >= self.config.flush_messages
