@@ -12,6 +12,7 @@ mod read;
 mod recovery;
 mod small;
 mod snapshot;
+mod spill;
 mod sustained;
 mod tables;
 mod transactions;
@@ -48,6 +49,7 @@ pub(crate) const SUITES: &[Suite] = &[
     transactions::SUITE,
     dedup::SUITE,
     producers::SUITE,
+    spill::SUITE,
     snapshot::SUITE,
     recovery::SUITE,
     eos::SUITE,

@@ -42,6 +42,8 @@ pub struct ProducerUsage {
     pub memory_bytes: usize,
     /// File space that those take who are out of memory.
     pub spilled_bytes: u64,
+    /// How often some of those, up to 64 neighbours, were read back since the log was opened.
+    pub returned_blocks: u64,
     /// Producers that appends made since the log was opened.
     pub created: u64,
     /// Who made those of the last one to two hours, most first.
@@ -141,6 +143,7 @@ impl State {
             producers: self.producers.len(),
             memory_bytes: self.producers.bytes_now(),
             spilled_bytes: self.spill.file_bytes(),
+            returned_blocks: self.spill.returned_blocks(),
             created: self.accounts.created(),
             creators: self.accounts.creators(now_ms),
         }

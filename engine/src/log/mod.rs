@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) space: Condvar,
     /// One at a time writes side files and checkpoints, or truncates.
     pub(crate) upkeep: Mutex<()>,
+    /// One at a time takes producers out of memory: not behind `upkeep`, which a checkpoint holds for long.
+    pub(crate) spilling: Mutex<()>,
     /// Buffers for reads and writes, of all logs of the engine.
     pub(crate) buffers: Arc<BufferPool>,
     /// What was just written.

@@ -408,6 +408,7 @@ fn assemble(
         gates: Default::default(),
         space: Condvar::new(),
         upkeep: Mutex::new(()),
+        spilling: Mutex::new(()),
         buffers: context.buffers.clone(),
         tail: Tail::new(context.tails.clone(), context.buffers.clone()),
         cursors: Cursors::default(),

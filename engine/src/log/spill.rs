@@ -24,16 +24,21 @@ use crate::error::{Error, Result};
 /// Name of the file in a log's directory.
 pub(in crate::log) const SPILL_FILE: &str = "producers.spill-oncelog";
 
-/// Number of the block, words, CRC-32C of both and the words.
+/// Number of the block, words, mark, CRC-32C of these and the words.
 const HEAD_BYTES: usize = 16;
 /// Blocks that one step takes out of memory.
 const STEP_BLOCKS: usize = 64;
-/// Steps that one round makes.
+/// Steps that one round of the driver makes, and that one append does.
 const ROUND_STEPS: usize = 64;
+const APPEND_STEPS: usize = 8;
 /// The file grows by so many bytes at a time.
 const GROWTH_BYTES: u64 = 4 << 20;
 /// How long after a failure nothing is spilled.
 const RETRY_MS: i64 = 5_000;
+/// How long nobody looks again where all who are in memory must stay there.
+const REST_MS: i64 = 1_000;
+/// Walks that find nothing before that is believed: the first one only marks who was used since.
+const IDLE_WALKS: u32 = 2;
 /// A whole block takes at most so many blocks of the device.
 const LARGEST: usize = 2;
 
@@ -50,8 +55,15 @@ pub(crate) struct Spill {
     freed: Vec<(u64, usize)>,
     /// Reads on their way.
     reading: usize,
+    /// Blocks read back.
+    returned: u64,
+    /// Blocks written.
+    written: u64,
     /// Where the walk over the producers goes on.
     from: u64,
+    /// Whether this walk has found somebody, and how many before it have found nobody.
+    found: bool,
+    idle_walks: u32,
     not_before_ms: i64,
 }
 
@@ -66,36 +78,61 @@ impl Spill {
         self.length
     }
 
+    /// Blocks that were read back.
+    pub fn returned_blocks(&self) -> u64 {
+        self.returned
+    }
+
+    fn note_step(&mut self, found: bool, next: Option<u64>, now_ms: i64) {
+        self.from = next.unwrap_or(0);
+        self.found |= found;
+        if next.is_none() {
+            let found = std::mem::take(&mut self.found);
+            self.idle_walks = if found { 0 } else { self.idle_walks + 1 };
+            if self.idle_walks >= IDLE_WALKS {
+                self.not_before_ms = now_ms.saturating_add(REST_MS);
+            }
+        }
+    }
+
     /// A place for a block of so many words; none: the file must grow first.
-    fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> Option<u64> {
+    fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> Option<SpillPlace> {
+        self.written += 1;
         if nobody_reads && self.reading == 0 {
             for (place, blocks) in self.freed.drain(..) {
                 self.free[blocks - 1].push(place);
             }
         }
-        if let Some(place) = self.free.get_mut(blocks - 1)?.pop() {
-            return Some(place);
-        }
-        let place = self.end;
-        self.end += (blocks * BLOCK_BYTES) as u64;
-        Some(place)
+        let position = self.free.get_mut(blocks - 1)?.pop().unwrap_or_else(|| {
+            let end = self.end + (blocks * BLOCK_BYTES) as u64;
+            std::mem::replace(&mut self.end, end)
+        });
+        Some(place_at(position, self.written))
     }
 }
 
-/// 0 is a position, and no place may be 0.
-fn place_at(position: u64) -> SpillPlace {
-    SpillPlace(NonZeroU64::MIN.saturating_add(position))
+/// Where a block is, and below the device's blocks the mark of this one writing: a write that was lost must not leave what
+/// stood there before to be taken for it.
+fn place_at(position: u64, mark: u64) -> SpillPlace {
+    let marks = NonZeroU64::MIN.saturating_add(mark % (BLOCK_BYTES as u64 - 1));
+    SpillPlace(marks | position)
 }
 
 fn position_of(place: SpillPlace) -> u64 {
-    place.0.get() - 1
+    place.0.get() / BLOCK_BYTES as u64 * BLOCK_BYTES as u64
 }
 
-fn encode(block: i64, lines: &[u64]) -> AlignedBuffer {
+/// All of the head but the block's number and the checksum.
+fn words_and_mark(words: usize, place: SpillPlace) -> [u8; 4] {
+    let mark = place.0.get() % BLOCK_BYTES as u64;
+    ((words as u32) << 16 | mark as u32).to_be_bytes()
+}
+
+fn encode(block: i64, lines: &[u64], place: SpillPlace) -> AlignedBuffer {
     let mut buffer = AlignedBuffer::new(blocks_for(lines.len()) * BLOCK_BYTES);
     let bytes = buffer.as_mut_slice();
     bytes[..8].copy_from_slice(&block.to_be_bytes());
-    bytes[8..12].copy_from_slice(&(lines.len() as u32).to_be_bytes());
+    bytes[8..12].copy_from_slice(&words_and_mark(lines.len(), place));
     for (at, word) in bytes[HEAD_BYTES..].as_chunks_mut().0.iter_mut().zip(lines) {
         *at = word.to_be_bytes();
     }
@@ -109,10 +146,10 @@ fn crc_of(bytes: &[u8]) -> u32 {
     crc32c(&bytes[..12]) ^ crc32c(&bytes[HEAD_BYTES..])
 }
 
-fn decode(bytes: &[u8], block: i64, words: usize) -> Option<Vec<u64>> {
+fn decode(bytes: &[u8], block: i64, place: SpillPlace, words: usize) -> Option<Vec<u64>> {
     let bytes = bytes.get(..HEAD_BYTES + words * size_of::<u64>())?;
     let is_it = bytes[..8] == block.to_be_bytes()
-        && bytes[8..12] == (words as u32).to_be_bytes()
+        && bytes[8..12] == words_and_mark(words, place)
         && bytes[12..16] == crc_of(bytes).to_be_bytes();
     is_it.then(|| bytes[HEAD_BYTES..].as_chunks().0.iter().map(|word| u64::from_be_bytes(*word)).collect())
 }
@@ -122,7 +159,7 @@ fn read(file: &dyn DeviceFile, block: i64, place: SpillPlace, words: usize) -> R
     let mut bytes = vec![0; blocks_for(words) * BLOCK_BYTES];
     let got = file.read(position, &mut bytes)?;
     let reason = "producers that were out of memory are not as written";
-    decode(&bytes[..got], block, words).ok_or_else(|| Error::damaged(file.path(), position, -1, reason))
+    decode(&bytes[..got], block, place, words).ok_or_else(|| Error::damaged(file.path(), position, -1, reason))
 }
 
 impl State {
@@ -143,53 +180,55 @@ impl State {
 
 impl Shared {
     /// Takes what is cold out of memory until the limit is kept or nothing more can go. A full disk is no failure: the log
-    /// goes on with more in memory. With the upkeep lock held.
+    /// goes on with more in memory.
     pub(in crate::log) fn spill(&self) -> Result<()> {
-        for _ in 0..ROUND_STEPS {
+        let _one = self.spilling.lock();
+        self.spill_in(ROUND_STEPS)
+    }
+
+    /// An append makes room for what it adds, where the driver does not keep up.
+    pub(in crate::log) fn spill_for_append(&self) -> Result<()> {
+        match self.spilling.try_lock() {
+            Some(_one) => self.spill_in(APPEND_STEPS),
+            None => Ok(()),
+        }
+    }
+
+    fn spill_in(&self, steps: usize) -> Result<()> {
+        for _ in 0..steps {
             let state = self.state.lock();
             let now_ms = self.clock.now_ms();
             let stands = state.closed || state.latch.is_some() || now_ms < state.spill.not_before_ms;
             if stands || !state.should_spill() {
                 return Ok(());
             }
-            match self.spill_some(state) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(%error, "no producers can be taken out of memory");
-                    self.state.lock().spill.not_before_ms = now_ms.saturating_add(RETRY_MS);
-                    return Ok(());
-                }
+            if let Err(error) = self.spill_some(state, now_ms) {
+                tracing::warn!(%error, "no producers can be taken out of memory");
+                self.state.lock().spill.not_before_ms = now_ms.saturating_add(RETRY_MS);
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// An append makes room for what it adds, where the driver does not keep up.
-    pub(in crate::log) fn spill_for_append(&self) -> Result<()> {
-        match self.upkeep.try_lock() {
-            Some(_one) => self.spill(),
-            None => Ok(()),
-        }
-    }
-
     /// Nothing is in the file any more: the log is closed, or its producers were made anew.
     pub(in crate::log) fn forget_spill(&self, state: &mut State) -> Result<()> {
         let spill = std::mem::take(&mut state.spill);
+        state.spill.returned = spill.returned;
         if spill.file.is_some() {
             self.device.remove(&self.spill_path())?;
         }
         Ok(())
     }
 
-    /// One step; whether another one may find more.
-    fn spill_some(&self, mut state: MutexGuard<'_, State>) -> Result<bool> {
+    /// One step.
+    fn spill_some(&self, mut state: MutexGuard<'_, State>, now_ms: i64) -> Result<()> {
         let generation = state.generation;
         let from = state.spill.from;
         let (cold, next) = state.producers.cold(from, STEP_BLOCKS);
-        state.spill.from = next.unwrap_or(0);
+        state.spill.note_step(!cold.is_empty(), next, now_ms);
         let nobody_reads = !state.producers.has_views();
-        let places: Vec<Option<u64>> =
+        let places: Vec<Option<SpillPlace>> =
             cold.iter().map(|(_, lines)| state.spill.allocate(blocks_for(lines.len()), nobody_reads)).collect();
         let (mut file, mut length, end) = (state.spill.file.clone(), state.spill.length, state.spill.end);
         drop(state);
@@ -197,23 +236,22 @@ impl Shared {
         let done = self.write_cold(&cold, &places, (&mut file, &mut length, end), &mut written);
         let mut state = self.state.lock();
         if state.generation != generation {
-            return Ok(false);
+            return Ok(());
         }
         (state.spill.file, state.spill.length) = (file, length);
         for (at, ((block, lines), place)) in cold.iter().zip(&places).enumerate() {
-            let Some(position) = *place else { continue };
-            if at >= written || !state.producers.let_go(*block, place_at(position)) {
-                state.spill.free[blocks_for(lines.len()) - 1].push(position);
+            let Some(place) = *place else { continue };
+            if at >= written || !state.producers.let_go(*block, place) {
+                state.spill.free[blocks_for(lines.len()) - 1].push(position_of(place));
             }
         }
-        // One round that finds nothing marks what is used; a second one finds what is not.
-        done.map(|()| !cold.is_empty() || next.is_some())
+        done
     }
 
     fn write_cold(
         &self,
         cold: &[(i64, Vec<u64>)],
-        places: &[Option<u64>],
+        places: &[Option<SpillPlace>],
         (file, length, end): (&mut Option<Arc<dyn DeviceFile>>, &mut u64, u64),
         written: &mut usize,
     ) -> Result<()> {
@@ -233,10 +271,10 @@ impl Shared {
             *length = longer;
         }
         for ((block, lines), place) in cold.iter().zip(places) {
-            if let Some(position) = *place {
-                let buffer = encode(*block, lines);
+            if let Some(place) = *place {
+                let buffer = encode(*block, lines, place);
                 let bytes = blocks_for(lines.len()) * BLOCK_BYTES;
-                open.write(position, &buffer, bytes, oncelog_device::Sync::None)?;
+                open.write(position_of(place), &buffer, bytes, oncelog_device::Sync::None)?;
             }
             *written += 1;
         }
@@ -265,7 +303,7 @@ impl Shared {
             Ok(lines) => {
                 if state.producers.take_back(block, place, lines) {
                     state.spill.freed.push((position_of(place), blocks_for(words)));
-                    self.metrics.count_brought_back();
+                    state.spill.returned += 1;
                 }
                 Ok(())
             }

@@ -47,8 +47,8 @@ impl Shared {
         let cut = self.before_cut.get().map(Cut::begin);
         self.upkeep()?;
         let _one = self.upkeep.lock();
-        // Nothing is spilled again while the upkeep lock is held.
-        drop(self.state_with_all()?);
+        let nobody_spills = self.spilling.lock();
+        drop(self.all_here(&nobody_spills)?);
         let mut state = self.quiesce()?;
         self.forget_spill(&mut state)?;
         state.check_writable()?;
@@ -142,6 +142,7 @@ impl Shared {
         let cut = self.before_cut.get().map(Cut::begin);
         self.upkeep()?;
         let _one = self.upkeep.lock();
+        let _nobody_spills = self.spilling.lock();
         let mut state = self.quiesce()?;
         state.check_usable()?;
         self.tell_cut(&mut state, 0, cut.as_ref())?;

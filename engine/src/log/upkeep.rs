@@ -54,10 +54,7 @@ impl Shared {
     /// one is due.
     fn tend_producers(&self) -> Result<()> {
         self.warm_up(PAGES_A_STEP)?;
-        {
-            let _one = self.upkeep.lock();
-            self.spill()?;
-        }
+        self.spill()?;
         if self.state.lock().checkpoint_is_due(self.clock.now_ms()) {
             let _one = self.upkeep.lock();
             match self.write_checkpoint() {
@@ -347,6 +344,7 @@ impl Shared {
                 tracing::warn!(%error, "closed without a checkpoint");
             }
         }
+        let _nobody_spills = self.spilling.lock();
         let mut state = self.quiesce()?;
         let (file, size, base) = (state.active().file.clone(), state.active().size, state.active().base_offset);
         let _ = state.active_mut().index.seal();

@@ -55,7 +55,6 @@ pub(crate) struct Metrics {
     read_bytes: [AtomicU64; 2],
     rolls: AtomicU64,
     expired: AtomicU64,
-    brought_back: AtomicU64,
     commit_ns: Histogram<12>,
     group_appends: Histogram<9>,
 }
@@ -73,7 +72,6 @@ impl Default for Metrics {
             read_bytes: Default::default(),
             rolls: AtomicU64::new(0),
             expired: AtomicU64::new(0),
-            brought_back: AtomicU64::new(0),
             commit_ns: Histogram::new(&COMMIT_BOUNDS_NS),
             group_appends: Histogram::new(&GROUP_BOUNDS),
         }
@@ -117,11 +115,6 @@ impl Metrics {
     /// Producers were forgotten because they were silent for too long.
     pub fn count_expired(&self, producers: usize) {
         self.expired.fetch_add(producers as u64, Relaxed);
-    }
-
-    /// Producers that were out of memory came back.
-    pub fn count_brought_back(&self) {
-        self.brought_back.fetch_add(1, Relaxed);
     }
 
     /// A group of so many appends went to the device in so many ns, with its sync if it had one.

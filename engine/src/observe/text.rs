@@ -257,9 +257,7 @@ impl Text<'_> {
         let help = "Length of the file that they stand in.";
         self.each("oncelog_producer_spilled_bytes", "gauge", help, |log| log.usage.spilled_bytes);
         let help = "Times that such a block was read back.";
-        self.each("oncelog_producer_blocks_returned_total", "counter", help, |log| {
-            log.log.metrics.brought_back.load(Relaxed)
-        });
+        self.each("oncelog_producer_blocks_returned_total", "counter", help, |log| log.usage.returned_blocks);
         self.each("oncelog_open_transactions", "gauge", "Transactions open.", |log| log.open_transactions);
         self.each("oncelog_late_transactions", "gauge", "Transactions open for too long.", |log| {
             log.log.late.counts().0

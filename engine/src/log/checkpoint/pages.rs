@@ -124,6 +124,12 @@ impl Shared {
 
     /// The state with every producer in memory, whatever that takes.
     pub(in crate::log) fn state_with_all(&self) -> Result<MutexGuard<'_, State>> {
+        let nobody_spills = self.spilling.lock();
+        self.all_here(&nobody_spills)
+    }
+
+    /// The same for who keeps them there.
+    pub(in crate::log) fn all_here(&self, _nobody_spills: &MutexGuard<'_, ()>) -> Result<MutexGuard<'_, State>> {
         loop {
             let state = self.state_with_pages()?;
             if state.producers.spilled() == 0 {
