@@ -136,6 +136,10 @@ impl DeviceFile for HostFile {
         self.prepare_gently(from, to)
     }
 
+    fn allocate(&self, from: u64, to: u64) -> Result<bool> {
+        self.allocate(from, to)
+    }
+
     fn is_linked_elsewhere(&self) -> Result<bool> {
         self.is_linked_elsewhere()
     }

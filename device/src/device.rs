@@ -194,6 +194,14 @@ pub trait DeviceFile: Send + std::marker::Sync {
         self.prepare(from, to)
     }
 
+    /// Makes `from..to` (multiples of [`BLOCK_BYTES`]) exist and read as zeroes without writing them, extending the file; synced
+    /// on return: no power cut brings back what stood there. Its space is taken, so no write to it runs out of any, but the
+    /// first durable write to each part costs more than one to what was [prepared](DeviceFile::prepare).
+    /// `false`: not to be had here, [`DeviceFile::prepare`] is. Out of space is as there.
+    fn allocate(&self, _from: u64, _to: u64) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Whether another name leads to the same file: then its bytes are not ours alone to change.
     fn is_linked_elsewhere(&self) -> Result<bool>;
 

@@ -212,22 +212,43 @@ impl HostFile {
     }
 
     fn prepare_by(&self, from: u64, to: u64, piece_bytes: usize) -> Result<()> {
-        self.check_writable("prepare")?;
-        self.check_aligned("prepare", from, to)?;
-        if from > to {
-            return Err(self.invalid("prepare", format!("{from}..{to}")));
+        self.check_span("prepare", from, to)?;
+        self.unless_full(|| {
+            // Whatever the device's refusal was: writing shows what it is worth.
+            let zeroed = self.zero_by_device(from, to).or_else(|_refusal| self.write_zeroes(from, to, piece_bytes));
+            zeroed.and_then(|()| self.sync("prepare"))
+        })
+    }
+
+    /// `FALLOC_FL_ZERO_RANGE`: the file system notes that nothing was written there. It tells so of a part until a write to
+    /// that part has completed, through any crash; the note goes with the journal, which makes the first durable write dearer.
+    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<bool> {
+        self.check_span("allocate", from, to)?;
+        if from == to {
+            return Ok(true);
         }
+        self.unless_full(|| {
+            let zero = || rustix::fs::fallocate(&self.buffered, FallocateFlags::ZERO_RANGE, from, to - from);
+            match retry_on_intr(zero) {
+                Ok(()) => self.sync("allocate").map(|()| true),
+                Err(full @ (Errno::NOSPC | Errno::DQUOT)) => Err(self.failed("allocate", full)),
+                // As above.
+                Err(_refusal) => Ok(false),
+            }
+        })
+    }
+
+    /// A file that was being extended gets its old length back where the disk was full.
+    fn unless_full<T>(&self, extend: impl FnOnce() -> Result<T>) -> Result<T> {
         let old = self.length()?;
-        // Whatever the device's refusal was: writing shows what it is worth.
-        let zeroed = self.zero_by_device(from, to).or_else(|_refusal| self.write_zeroes(from, to, piece_bytes));
-        let zeroed = zeroed.and_then(|()| self.sync("prepare"));
-        if let Err(error) = &zeroed
+        let extended = extend();
+        if let Err(error) = &extended
             && error.is_full()
             && self.length()? > old
         {
             self.set_length(old)?;
         }
-        zeroed
+        extended
     }
 
     /// `FALLOC_FL_WRITE_ZEROES` (Linux 6.17): the device itself zeroes the range, which then is as good as written. Few
@@ -277,6 +298,15 @@ impl HostFile {
             return Ok(());
         }
         Err(DeviceError::new(DeviceErrorKind::PermissionDenied, op, &self.path()).with_detail("opened for reads"))
+    }
+
+    fn check_span(&self, op: &'static str, from: u64, to: u64) -> Result<()> {
+        self.check_writable(op)?;
+        self.check_aligned(op, from, to)?;
+        if from > to {
+            return Err(self.invalid(op, format!("{from}..{to}")));
+        }
+        Ok(())
     }
 
     fn check_aligned(&self, op: &'static str, one: u64, other: u64) -> Result<()> {

@@ -1,9 +1,15 @@
-//! Files ready to become segments, in stock for all logs of an engine.
+//! Files ready to become segments, in stock for all logs of an engine, and the two ways to make space ready.
 //!
 //! They lie in the data directory, beside the logs' directories: Kafka looks at no plain file there. A log fetches one
 //! before it rolls, a segment that retention frees comes back. Spares are shared because logs roll at different times: a
 //! thousand logs need a few, not a thousand. What is left of them after a crash is removed at the next opening; nothing
 //! in them counts.
+//!
+//! What a segment held before must never come back: of a group that a power cut tears, any part may be missing, and an old
+//! batch that shows through at the right place is whole and has the right checksum. So the space behind a tail reads as zeroes
+//! before it is used, through any crash. Either the file system is told so, which writes nothing and takes as long for a
+//! gigabyte as for a block, or zeroes are written ([`Space`]). Zeroes for the first sectors of old batches alone were not
+//! chosen: a record may hold a batch, and so many small writes take the disk as long as one large one.
 
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
@@ -22,11 +28,32 @@ pub(crate) const PIECE_BYTES: u64 = 8 << 20;
 /// Made ready in a hurry after an append had to wait. In between the device is the appends'.
 const HURRY_BYTES: u64 = 64 << 20;
 
-/// A file whose first `prepared` bytes are written zeroes.
+/// How space is made ready. It reads as zeroes either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Zeroes are written: durable writes change no metadata, and every byte goes to the disk twice.
+    Written,
+    /// The file system knows that nothing was written: made at once, and a sync behind a write costs about two.
+    Allocated,
+}
+
+/// A file that can become a segment.
 pub(crate) struct Spare {
     pub file: Arc<dyn DeviceFile>,
     pub path: PathBuf,
+    /// So many bytes may be written to.
     pub prepared: u64,
+    /// And so many of them are written zeroes.
+    pub written: u64,
+}
+
+impl Spare {
+    pub fn ready(&self, space: Space) -> u64 {
+        match space {
+            Space::Written => self.written,
+            Space::Allocated => self.prepared,
+        }
+    }
 }
 
 /// See the module.
@@ -46,8 +73,8 @@ pub(crate) struct Spares {
 #[derive(Default)]
 struct Stock {
     ready: Vec<Spare>,
-    /// To be made zero before they can be used; a spare's `prepared` says how far that has come.
-    freed: Vec<(Spare, u64)>,
+    /// To be made ready up to so many bytes before they can be used. Behind what is prepared may stand anything.
+    unready: Vec<(Spare, u64, Space)>,
     /// Asked for by [`Spares::ask`]: so many spares of so many bytes.
     wanted: (usize, u64),
     /// Somebody is making one ready.
@@ -80,21 +107,21 @@ impl Spares {
         self.dir.join(format!("spare-{}.oncelog", self.made.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The smallest ready spare of at least `least_bytes`.
-    pub fn take(&self, least_bytes: u64) -> Option<Spare> {
+    /// The smallest spare of which at least `least_bytes` are ready, of those the one with the fewest zeroes written.
+    pub fn take(&self, least_bytes: u64, space: Space) -> Option<Spare> {
         let mut stock = self.stock.lock();
-        let fits = stock.ready.iter().enumerate().filter(|(_, spare)| spare.prepared >= least_bytes);
-        let at = fits.min_by_key(|(_, spare)| spare.prepared).map(|(at, _)| at)?;
+        let fits = stock.ready.iter().enumerate().filter(|(_, spare)| spare.ready(space) >= least_bytes);
+        let at = fits.min_by_key(|(_, spare)| (spare.prepared, spare.written)).map(|(at, _)| at)?;
         Some(stock.ready.swap_remove(at))
     }
 
-    /// A new file with its first `bytes` ready.
-    pub fn make(&self, bytes: u64) -> Result<Spare> {
+    /// A new file with its first `bytes` ready, or the first piece of them.
+    pub fn make(&self, bytes: u64, space: Space) -> Result<Spare> {
         let path = self.next_path();
         let file = self.device.open(&path, OpenMode::Create)?;
-        let mut spare = Spare { file, path, prepared: 0 };
+        let mut spare = Spare { file, path, prepared: 0, written: 0 };
         // The name it will be renamed from must survive, for the one that it gets to survive.
-        let made = self.extend(&mut spare, bytes).and_then(|()| Ok(self.device.sync_directory(&self.dir)?));
+        let made = self.extend(&mut spare, bytes, space).and_then(|()| Ok(self.device.sync_directory(&self.dir)?));
         match made {
             Ok(()) => Ok(spare),
             Err(failure) => {
@@ -104,12 +131,15 @@ impl Spares {
         }
     }
 
-    /// Makes the spare ready up to `to`.
-    pub fn extend(&self, spare: &mut Spare, to: u64) -> Result<()> {
-        while spare.prepared < to {
-            let piece = to.min(spare.prepared + PIECE_BYTES);
-            self.prepare(&*spare.file, spare.prepared, piece)?;
-            spare.prepared = piece;
+    /// Makes the spare ready up to `to`, or a piece of that.
+    pub fn extend(&self, spare: &mut Spare, to: u64, space: Space) -> Result<()> {
+        let from = spare.ready(space);
+        if from < to {
+            let (reached, made) = self.prepare(&*spare.file, from, to, space)?;
+            if made == Space::Written && from == spare.written {
+                spare.written = reached;
+            }
+            spare.prepared = spare.prepared.max(reached);
         }
         Ok(())
     }
@@ -119,14 +149,23 @@ impl Spares {
         self.hurry_bytes.store(HURRY_BYTES, Ordering::Relaxed);
     }
 
-    /// As [`DeviceFile::prepare`], gently unless there is a hurry; where the disk is full the stock goes first.
-    pub fn prepare(&self, file: &dyn DeviceFile, from: u64, to: u64) -> Result<()> {
+    /// Makes `from..to` of a file ready, or where zeroes are written a piece of it, gently unless there is a hurry. Answers how
+    /// far it came and how. Where the disk is full the stock goes first.
+    pub fn prepare(&self, file: &dyn DeviceFile, from: u64, to: u64, space: Space) -> Result<(u64, Space)> {
+        if space == Space::Allocated && self.with_stock_for_space(|| file.allocate(from, to))? {
+            return Ok((to, space));
+        }
+        let to = to.min(from + PIECE_BYTES);
         let left = self.hurry_bytes.load(Ordering::Relaxed);
         self.hurry_bytes.store(left.saturating_sub(to - from), Ordering::Relaxed);
-        let made = if left > 0 { file.prepare(from, to) } else { file.prepare_gently(from, to) };
-        match made {
-            Err(failure) if failure.is_full() && self.clear()? => Ok(file.prepare(from, to)?),
-            prepared => Ok(prepared?),
+        self.with_stock_for_space(|| if left > 0 { file.prepare(from, to) } else { file.prepare_gently(from, to) })?;
+        Ok((to, Space::Written))
+    }
+
+    fn with_stock_for_space<T>(&self, make: impl Fn() -> oncelog_device::device::Result<T>) -> Result<T> {
+        match make() {
+            Err(failure) if failure.is_full() && self.clear()? => Ok(make()?),
+            made => Ok(made?),
         }
     }
 
@@ -143,7 +182,7 @@ impl Spares {
         self.remove(spare)
     }
 
-    /// Takes over a segment file that nobody can reach any more: renames it, to be made zero and used again. Removes it
+    /// Takes over a segment file that nobody can reach any more: renames it, to be made ready and used again. Removes it
     /// where the stock is full, or where another name (a backup by hard links) still leads to it.
     pub fn free(&self, path: &Path, file: Arc<dyn DeviceFile>) -> Result<()> {
         if self.device.length(path)?.is_none() {
@@ -161,7 +200,8 @@ impl Spares {
         file.renamed(&to);
         self.device.sync_directory(&self.dir)?;
         let prepared = if planted(Bug::RecycledNotZeroed) { whole } else { 0 };
-        self.stock.lock().freed.push((Spare { file, path: to, prepared }, whole));
+        let spare = Spare { file, path: to, prepared, written: 0 };
+        self.stock.lock().unready.push((spare, whole, Space::Allocated));
         Ok(())
     }
 
@@ -194,35 +234,32 @@ impl Spares {
             if stock.busy {
                 return Ok(false);
             }
-            let freed = stock.freed.pop();
+            let unready = stock.unready.pop();
             if !stock.is_short() {
                 // Asked for once: what the logs take from now on is theirs to replace, at their pace.
                 stock.wanted = (0, 0);
-                if freed.is_none() {
+                if unready.is_none() {
                     return Ok(false);
                 }
             }
             stock.busy = true;
-            freed.ok_or(stock.wanted.1)
+            unready.ok_or(stock.wanted.1)
         };
         let made = match work {
-            Ok((mut spare, to)) => {
-                let piece = to.min(spare.prepared + PIECE_BYTES);
-                match self.extend(&mut spare, piece) {
-                    Ok(()) => Ok((spare, to)),
-                    Err(failure) => self.remove(spare).and(Err(failure)),
-                }
-            }
-            Err(bytes) => self.make(PIECE_BYTES.min(bytes)).map(|spare| (spare, bytes)),
+            Ok((mut spare, to, space)) => match self.extend(&mut spare, to, space) {
+                Ok(()) => Ok((spare, to, space)),
+                Err(failure) => self.remove(spare).and(Err(failure)),
+            },
+            Err(bytes) => self.make(bytes, Space::Written).map(|spare| (spare, bytes, Space::Written)),
         };
         let mut stock = self.stock.lock();
         stock.busy = false;
         let result = match made {
-            Ok((spare, to)) if spare.prepared < to => {
-                stock.freed.push((spare, to));
+            Ok((spare, to, space)) if spare.ready(space) < to => {
+                stock.unready.push((spare, to, space));
                 Ok(true)
             }
-            Ok((spare, _)) => {
+            Ok((spare, ..)) => {
                 stock.ready.push(spare);
                 Ok(true)
             }
@@ -240,8 +277,8 @@ impl Spares {
     pub fn clear(&self) -> Result<bool> {
         let gone: Vec<Spare> = {
             let mut stock = self.stock.lock();
-            let freed = std::mem::take(&mut stock.freed).into_iter().map(|(spare, _)| spare);
-            freed.chain(std::mem::take(&mut stock.ready)).collect()
+            let unready = std::mem::take(&mut stock.unready).into_iter().map(|(spare, ..)| spare);
+            unready.chain(std::mem::take(&mut stock.ready)).collect()
         };
         let any = !gone.is_empty();
         gone.into_iter().try_for_each(|spare| self.remove(spare))?;
@@ -258,11 +295,11 @@ impl Spares {
 impl Stock {
     fn bytes(&self) -> u64 {
         let ready = self.ready.iter().map(|spare| spare.prepared);
-        ready.chain(self.freed.iter().map(|(_, bytes)| *bytes)).sum()
+        ready.chain(self.unready.iter().map(|(_, bytes, _)| *bytes)).sum()
     }
 
     fn is_short(&self) -> bool {
         let (count, bytes) = self.wanted;
-        self.ready.iter().filter(|spare| spare.prepared >= bytes).count() < count
+        self.ready.iter().filter(|spare| spare.written >= bytes).count() < count
     }
 }

@@ -26,7 +26,7 @@ pub enum FaultOp {
     Sync,
     /// `DeviceFile::read` and `read_small`.
     Read,
-    /// `prepare` and `write_small`: out of space.
+    /// `prepare`, `allocate` and `write_small`: out of space.
     Space,
     /// `DeviceFile::read_some` gives fewer bytes than there are.
     ShortRead,

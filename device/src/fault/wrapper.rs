@@ -210,6 +210,11 @@ impl DeviceFile for FaultFile {
         self.base.prepare(from, to)
     }
 
+    fn allocate(&self, from: u64, to: u64) -> Result<bool> {
+        self.step(&[FaultOp::Space], "allocate")?;
+        self.base.allocate(from, to)
+    }
+
     fn is_linked_elsewhere(&self) -> Result<bool> {
         self.step(&[], "is_linked_elsewhere")?;
         self.base.is_linked_elsewhere()

@@ -268,6 +268,10 @@ impl DeviceFile for UringFile {
         self.host.prepare_gently(from, to)
     }
 
+    fn allocate(&self, from: u64, to: u64) -> Result<bool> {
+        self.host.allocate(from, to)
+    }
+
     fn is_linked_elsewhere(&self) -> Result<bool> {
         self.host.is_linked_elsewhere()
     }

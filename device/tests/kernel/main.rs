@@ -1,5 +1,6 @@
 //! The two kernel devices on a real disk, one story a file.
 
+mod allocate;
 mod denied_ring;
 mod full;
 mod lane;

@@ -355,12 +355,14 @@ fn take_turn(state: &mut State, pool: &BufferPool, began_ns: u64) -> Turn {
     let Progress { durable_wanted, durable, .. } = state.progress;
     // The end of a segment becomes durable together with the birth of the next, if that is waited for too.
     let waits_for_next = group.as_ref().is_some_and(|group| group.seal_at.is_some()) && durable_wanted > number;
+    let durable = durable_wanted > durable && !waits_for_next;
+    state.window.count_turn(group.as_ref().map_or(0, |group| (group.length - group.carried) as u64), durable);
     Turn {
         group,
         file,
         number,
         end_offset,
-        durable: durable_wanted > durable && !waits_for_next,
+        durable,
         unsynced: state.progress.unsynced,
         names_unsynced: state.progress.names_unsynced,
         unsealed: std::mem::take(&mut state.progress.unsealed),

@@ -194,6 +194,10 @@ pub(crate) struct Window {
     pub target: u64,
     /// The background has been asked.
     pub asked: bool,
+    /// Bytes carried since the last turn that was durable.
+    pub unsynced: u64,
+    /// Bytes carried from one such turn to the next, of late.
+    pub between_syncs: u64,
 }
 
 /// What is on its way to the device.
