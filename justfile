@@ -47,6 +47,20 @@ sim *args:
 bench *args:
     cargo run --release -p oncelog-bench -- {{args}}
 
+# Every suite in five short rounds, one after the other: figures as JSON lines into `file`, drawings into `plots`.
+measure file='figures.json' plots='docs/performance' rounds='5':
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # An incremental build inlines nothing from one crate into another.
+    export CARGO_INCREMENTAL=0
+    bench() { cargo run --quiet --release -p oncelog-bench -- "$@"; }
+    : > '{{file}}'
+    for suite in sustained bulk durable small many-logs busy read memory transactions dedup producers snapshot eos recovery; do
+        bench "$suite" --short --rounds '{{rounds}}' --json >> '{{file}}' || echo "$suite stopped early" >&2
+        echo "$suite: $SECONDS s so far" >&2
+    done
+    bench draw --plots '{{plots}}' < '{{file}}'
+
 # What this machine offers a log.
 doctor *dirs:
     cargo run --release -p oncelog-cli -- doctor {{dirs}}
