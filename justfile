@@ -55,7 +55,7 @@ measure file='figures.json' plots='docs/performance' rounds='5':
     export CARGO_INCREMENTAL=0
     bench() { cargo run --quiet --release -p oncelog-bench -- "$@"; }
     : > '{{file}}'
-    for suite in sustained bulk durable small many-logs busy read memory transactions dedup producers snapshot eos recovery; do
+    for suite in sustained bulk durable small many-logs busy read memory transactions dedup producers spill snapshot eos recovery; do
         bench "$suite" --short --rounds '{{rounds}}' --json >> '{{file}}' || echo "$suite stopped early" >&2
         echo "$suite: $SECONDS s so far" >&2
     done
