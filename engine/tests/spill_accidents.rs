@@ -225,6 +225,30 @@ fn a_write_that_was_lost_or_went_elsewhere_is_noticed() {
     }
 }
 
+/// One block, whose place is free again each time it goes.
+#[test]
+fn a_lost_write_does_not_bring_back_what_was() {
+    let device = MemoryDevice::new();
+    let place = Place::in_memory(&device);
+    let (engine, log) = place.open(&Config { producer_memory_bytes: 1, recovery_budget_ms: 1 << 30, ..config() });
+    let answers = |sequence: i32| -> Vec<_> {
+        let append = |producer| log.append_wait(Append::client(&single(producer, sequence, 10)).ack(Ack::Accepted));
+        (0..64).map(append).collect()
+    };
+    (0..4).for_each(|sequence| drop(answers(sequence)));
+    place.clock.advance(5_000);
+    assert_eq!(spill(&engine, &log), 1);
+    assert!(answers(4).iter().all(Result::is_ok), "back, and changed");
+    place.clock.advance(5_000);
+    device.plant(FaultOp::LostWrite, 0, 1000);
+    assert_eq!(spill(&engine, &log), 1);
+    device.clear_faults();
+    for answer in answers(4) {
+        let error = answer.expect_err("what the block was before cannot tell that this is stored");
+        assert!(error.is_corruption(), "{error}");
+    }
+}
+
 #[test]
 fn what_a_life_before_has_left_is_not_looked_at() {
     let noise: Vec<u8> = (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();

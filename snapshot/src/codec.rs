@@ -63,7 +63,7 @@ impl Encoder {
     pub fn push(&mut self, blocks: &[FrozenBlock]) {
         for (producer_id, entry) in blocks.iter().flat_map(FrozenBlock::entries) {
             self.digest = self.digest.wrapping_add(entry_term(producer_id, &entry));
-            self.writer.push_entry(&to_kafka(producer_id, &entry));
+            self.writer.push_entry(&kafka_entry(producer_id, &entry));
             let forgotten = entry.forgotten == Forgotten::Producer;
             self.writer.push_extra(producer_id, entry.last_append_ms, forgotten, entry.batches());
         }
@@ -114,7 +114,7 @@ fn meta_of(extension: &Extension) -> SnapshotMeta {
 }
 
 /// As Kafka would write it. Of a producer that it would have forgotten as a whole it is told the newest batch.
-fn to_kafka(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
+pub fn kafka_entry(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
     let last = entry.last_batch().filter(|_| entry.forgotten != Forgotten::Batches);
     let offset_delta = last.map_or(0, |batch| batch.last_offset.saturating_sub(batch.first_offset));
     SnapshotEntry {
@@ -157,7 +157,7 @@ fn extended_table(entries: &[SnapshotEntry], extension: &Extension) -> Option<Pr
             (false, None) if !extra.batches.is_empty() => Forgotten::Batches,
             _ => Forgotten::Nothing,
         };
-        if to_kafka(kafka.producer_id, &entry) != *kafka {
+        if kafka_entry(kafka.producer_id, &entry) != *kafka {
             return None;
         }
         table.put(kafka.producer_id, entry);

@@ -9,12 +9,10 @@ use super::{SIDE_FILE_LIMIT_BYTES, Verify};
 use crate::common::CliResult;
 use oncelog_formats::crc32c::crc32c;
 use oncelog_formats::log_checkpoint::{LogCheckpoint, parse_file_name};
-use oncelog_formats::{BatchHeader, SnapshotEntry, file_name};
+use oncelog_formats::{BatchHeader, file_name};
+use oncelog_snapshot::codec::kafka_entry;
 use oncelog_snapshot::pages::decode_page;
-use oncelog_snapshot::{FrozenBlock, ProducerEntry, ProducerTable};
-
-/// Ids of a block.
-const BLOCK_IDS: i64 = 64;
+use oncelog_snapshot::{FrozenBlock, ProducerTable};
 
 impl Verify<'_> {
     /// Reads them before the log is walked, which then is held against them.
@@ -36,7 +34,7 @@ impl Verify<'_> {
             };
             before = self.table(&entry.name, &head, before.take(), blocks).map(|table| (offset, table));
             if let Some((_, table)) = &before {
-                let entries = table.iter().map(|(id, producer)| as_in_a_snapshot(id, &producer)).collect();
+                let entries = table.iter().map(|(id, producer)| kafka_entry(id, &producer)).collect();
                 history.snapshots.insert((offset, entry.name.clone()), entries);
                 self.check_last_batch(&entry.name, &head)?;
             }
@@ -136,26 +134,10 @@ impl Verify<'_> {
 
 /// Of a block's producers those given are as it says, and those that are not there are forgotten.
 fn take_over(table: &mut ProducerTable, block: &FrozenBlock) {
-    for number in (0..BLOCK_IDS).filter(|number| block.present >> number & 1 == 0) {
-        if let Some(id) = block.block.checked_mul(BLOCK_IDS).and_then(|first| first.checked_add(number)) {
-            table.remove(id);
-        }
+    for id in block.absent_ids() {
+        table.remove(id);
     }
     for (id, entry) in block.entries() {
         table.put(id, entry);
-    }
-}
-
-fn as_in_a_snapshot(producer_id: i64, entry: &ProducerEntry) -> SnapshotEntry {
-    let last = entry.last_batch();
-    SnapshotEntry {
-        producer_id,
-        epoch: entry.epoch,
-        last_sequence: last.map_or(-1, |batch| batch.last_sequence),
-        last_offset: last.map_or(-1, |batch| batch.last_offset),
-        offset_delta: 0,
-        timestamp: entry.last_timestamp,
-        coordinator_epoch: entry.coordinator_epoch,
-        current_txn_first_offset: entry.txn_first_offset.unwrap_or(-1),
     }
 }

@@ -26,11 +26,11 @@ pub(in crate::log) const SPILL_FILE: &str = "producers.spill-oncelog";
 
 /// Number of the block, words, mark, CRC-32C of these and the words.
 const HEAD_BYTES: usize = 16;
-/// Blocks that one step takes out of memory.
+/// Blocks that one step takes out of memory: of the driver, and of an append that must not wait for long.
 const STEP_BLOCKS: usize = 64;
-/// Steps that one round of the driver makes, and that one append does.
+const APPEND_BLOCKS: usize = 16;
+/// Steps that one round makes.
 const ROUND_STEPS: usize = 64;
-const APPEND_STEPS: usize = 8;
 /// The file grows by so many bytes at a time.
 const GROWTH_BYTES: u64 = 4 << 20;
 /// How long after a failure nothing is spilled.
@@ -89,7 +89,8 @@ impl Spill {
         if next.is_none() {
             let found = std::mem::take(&mut self.found);
             self.idle_walks = if found { 0 } else { self.idle_walks + 1 };
-            if self.idle_walks >= IDLE_WALKS {
+            if self.idle_walks == IDLE_WALKS {
+                self.idle_walks = 0;
                 self.not_before_ms = now_ms.saturating_add(REST_MS);
             }
         }
@@ -182,27 +183,25 @@ impl Shared {
     /// Takes what is cold out of memory until the limit is kept or nothing more can go. A full disk is no failure: the log
     /// goes on with more in memory.
     pub(in crate::log) fn spill(&self) -> Result<()> {
-        let _one = self.spilling.lock();
-        self.spill_in(ROUND_STEPS)
+        self.spill_while(State::should_spill, STEP_BLOCKS)
     }
 
-    /// An append makes room for what it adds, where the driver does not keep up.
+    /// An append makes room for what it adds, where the driver does not keep up: reads bring producers back faster than
+    /// writes take them out, so it waits for its turn to write.
     pub(in crate::log) fn spill_for_append(&self) -> Result<()> {
-        match self.spilling.try_lock() {
-            Some(_one) => self.spill_in(APPEND_STEPS),
-            None => Ok(()),
-        }
+        self.spill_while(State::must_spill, APPEND_BLOCKS)
     }
 
-    fn spill_in(&self, steps: usize) -> Result<()> {
-        for _ in 0..steps {
+    fn spill_while(&self, is_over: impl Fn(&State) -> bool, most: usize) -> Result<()> {
+        for _ in 0..ROUND_STEPS {
+            let _one = self.spilling.lock();
             let state = self.state.lock();
             let now_ms = self.clock.now_ms();
             let stands = state.closed || state.latch.is_some() || now_ms < state.spill.not_before_ms;
-            if stands || !state.should_spill() {
+            if stands || !is_over(&state) {
                 return Ok(());
             }
-            if let Err(error) = self.spill_some(state, now_ms) {
+            if let Err(error) = self.spill_some(state, most, now_ms) {
                 tracing::warn!(%error, "no producers can be taken out of memory");
                 self.state.lock().spill.not_before_ms = now_ms.saturating_add(RETRY_MS);
                 return Ok(());
@@ -222,10 +221,10 @@ impl Shared {
     }
 
     /// One step.
-    fn spill_some(&self, mut state: MutexGuard<'_, State>, now_ms: i64) -> Result<()> {
+    fn spill_some(&self, mut state: MutexGuard<'_, State>, most: usize, now_ms: i64) -> Result<()> {
         let generation = state.generation;
         let from = state.spill.from;
-        let (cold, next) = state.producers.cold(from, STEP_BLOCKS);
+        let (cold, next) = state.producers.cold(from, most);
         state.spill.note_step(!cold.is_empty(), next, now_ms);
         let nobody_reads = !state.producers.has_views();
         let places: Vec<Option<SpillPlace>> =

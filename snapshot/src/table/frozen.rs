@@ -76,6 +76,11 @@ impl FrozenBlock {
         bits(self.given).zip(lines).map(|(number, line)| (id_at(self.block, number), self.entry(number, line)))
     }
 
+    /// The ids of the block that there were not.
+    pub fn absent_ids(&self) -> impl Iterator<Item = i64> {
+        bits(!self.present).map(|number| id_at(self.block, number))
+    }
+
     fn entry(&self, number: u8, line: &[u64]) -> ProducerEntry {
         let odd = || self.odd.iter().find(|(odd, _)| *odd == number).map(|(_, entry)| *entry);
         if line::is_odd(line) { odd().unwrap_or_default() } else { line::decode(line) }
@@ -86,10 +91,12 @@ impl FrozenBlock {
 
     /// Whether it may be put into a table: what was read from a disk may say anything.
     pub(crate) fn is_sound(&self) -> bool {
-        self.lines.chunks_exact(self.width).zip(bits(self.given)).all(|(line, number)| {
-            let elsewhere = self.odd.iter().any(|(odd, _)| *odd == number);
-            line::is_odd(line) == elsewhere && (line::is_odd(line) || line::width(line) <= self.width)
-        })
+        let has_ids = place_of(id_at(self.block, 0)).0 == self.block;
+        has_ids
+            && self.lines.chunks_exact(self.width).zip(bits(self.given)).all(|(line, number)| {
+                let elsewhere = self.odd.iter().any(|(odd, _)| *odd == number);
+                line::is_odd(line) == elsewhere && (line::is_odd(line) || line::width(line) <= self.width)
+            })
     }
 
     /// Words of the lines of all that there were.

@@ -24,7 +24,7 @@ use block::{Slot, place_of};
 use directory::Directory;
 use frozen::Versions;
 
-use crate::producer::{Known, ProducerEntry, Standing, Update};
+use crate::producer::{Forgotten, Known, ProducerEntry, Standing, Update};
 
 pub use block::SpillPlace;
 pub use directory::Hint;
@@ -252,6 +252,13 @@ impl ProducerTable {
         let mut slots: Vec<&Slot> = self.directory.slots().collect();
         slots.sort_unstable_by_key(|slot| slot.block);
         slots.into_iter().flat_map(|slot| slot.lines().map(|(id, line)| (id, whole(id, line, &self.odd))))
+    }
+
+    /// Those of which Kafka would know nothing, by id, ascending. Costs what there are of them: they fit no line.
+    pub fn forgotten(&self) -> impl Iterator<Item = (i64, &ProducerEntry)> {
+        debug_assert!(self.absent.is_none() && self.spilled == 0, "producers are elsewhere");
+        let odd = self.odd.iter().map(|(id, entry)| (*id, entry));
+        odd.filter(|(_, entry)| entry.forgotten == Forgotten::Producer)
     }
 
     /// Drops the producers without an open transaction whose newest append is at least `expiration_ms` old by our

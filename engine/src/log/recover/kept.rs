@@ -132,8 +132,8 @@ pub(in crate::log) fn forget_expired(producers: &mut ProducerTable, now_ms: i64,
 /// a snapshot was taken may have appended since.
 pub(in crate::log) fn drop_forgotten(producers: &mut ProducerTable, now_ms: i64, expiration_ms: i64) {
     let expired = |entry: &ProducerEntry| now_ms.saturating_sub(entry.last_append_ms) >= expiration_ms;
-    let gone: Vec<_> = producers.iter().filter(|(_, e)| e.forgotten == Forgotten::Producer && expired(e)).collect();
-    for (id, _) in gone {
+    let gone: Vec<i64> = producers.forgotten().filter(|(_, entry)| expired(entry)).map(|(id, _)| id).collect();
+    for id in gone {
         producers.remove(id);
     }
 }
