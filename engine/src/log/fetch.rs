@@ -9,7 +9,6 @@
 //! of old data evicts nothing that others read. Small ones go through it, for its read-ahead.
 
 use oncelog_device::{BLOCK_BYTES, DeviceFile};
-use oncelog_formats::BatchHeader;
 
 use super::Shared;
 use super::read::{Part, Place};
@@ -18,27 +17,12 @@ use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
 use crate::observe::Source;
 use crate::segment::take::{Halt, Want, take};
-use crate::segment::walk::{Found, Walker};
+use crate::segment::walk::Walker;
 
 /// Least that one transfer asks for.
 const LEAST_BYTES: usize = 4 << 10;
 /// From here on a transfer goes past the page cache.
 const DIRECT_FROM_BYTES: usize = 256 << 10;
-
-impl Place {
-    /// Whether what stands behind a batch leaves room for the gap from `expected` to it.
-    fn bears_out(&self, position: u64, header: BatchHeader, expected: i64) -> Result<bool> {
-        match self.walker().check_place(&Found { position, header }, expected) {
-            Ok(()) => Ok(true),
-            Err(Error::Damaged(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn walker(&self) -> Walker<'_> {
-        Walker::new(&*self.file, self.base_offset, self.size).ending_at(self.data_end)
-    }
-}
 
 impl Shared {
     /// The batches from `wanted` on; `None` if the segment ends below it.
@@ -60,7 +44,8 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        let Some(first) = place.walker().locate(place.hint, wanted)? else {
+        let mut walker = Walker::new(&*place.file, place.base_offset, place.size).ending_at(place.data_end);
+        let Some(first) = walker.locate(place.hint, wanted)? else {
             self.check_contiguous(place, wanted)?;
             return Ok(None);
         };
@@ -70,8 +55,8 @@ impl Shared {
         self.fetch_at(place, first.position, first.header.base_offset, wanted, read)
     }
 
-    /// The batches that begin at `position`, the first of which must not lie below `expected`; `None` if it lies above
-    /// without room for it.
+    /// The batches that begin at `position`, the first of which must not lie below `expected`; `None` if it lies above, and
+    /// what was read does not say that it may.
     fn fetch_at(&self, place: &Place, position: u64, expected: i64, wanted: i64, read: &Read) -> Result<Option<Part>> {
         let left = place.trusted_size - position;
         let at_most = |bytes: usize| usize::try_from(left).map_or(bytes, |left| left.min(bytes));
@@ -79,12 +64,7 @@ impl Shared {
         let mut length = at_most(read.max_bytes.max(LEAST_BYTES));
         loop {
             let data = self.load(&*place.file, position, length)?;
-            let mut taken = take(&data, expected, want, true);
-            while let Halt::Gap(header) = taken.halt
-                && place.bears_out(position + taken.bytes as u64, header, taken.next_offset)?
-            {
-                taken.step_over_gap(&header, &data, want);
-            }
+            let taken = take(&data, expected, want, true);
             let end = position + taken.bytes as u64;
             let damaged = |position: u64, reason: String| {
                 Error::damaged(place.file.path(), position, taken.next_offset.max(wanted), reason)
@@ -105,7 +85,7 @@ impl Shared {
                 Halt::Bytes(_) if taken.bytes == 0 => {
                     return Err(damaged(position, "a batch does not end in the segment".into()));
                 }
-                Halt::Gap(_) if taken.bytes == 0 => return Ok(None),
+                Halt::Gap if taken.bytes == 0 => return Ok(None),
                 _ if taken.next_offset > place.data_end => {
                     let reason = format!("offset {} in a segment that ends at {}", taken.next_offset, place.data_end);
                     return Err(damaged(position, reason));
