@@ -34,17 +34,17 @@ impl Shared {
             && position < place.trusted_size
         {
             match self.fetch_at(place, position, wanted, wanted, read) {
-                Ok(Some(part)) => {
+                Ok(part) => {
                     let (offset, position) = part.end();
                     self.begin_ahead(place, offset, position);
                     return Ok(Some(part));
                 }
                 // The long way says what is wrong, and where.
-                Ok(None) | Err(Error::Damaged(_)) => {}
+                Err(Error::Damaged(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut walker = Walker::new(&*place.file, place.base_offset, place.size).ending_at(place.data_end);
+        let mut walker = Walker::new(&*place.file, place.base_offset, place.size);
         let Some(first) = walker.locate(place.hint, wanted)? else {
             self.check_contiguous(place, wanted)?;
             return Ok(None);
@@ -52,12 +52,11 @@ impl Shared {
         if first.position >= place.trusted_size {
             return Err(self.damage_of(place.base_offset));
         }
-        self.fetch_at(place, first.position, first.header.base_offset, wanted, read)
+        self.fetch_at(place, first.position, place.base_offset, wanted, read).map(Some)
     }
 
-    /// The batches that begin at `position`, the first of which must not lie below `expected`; `None` if it lies above, and
-    /// what was read does not say that it may.
-    fn fetch_at(&self, place: &Place, position: u64, expected: i64, wanted: i64, read: &Read) -> Result<Option<Part>> {
+    /// The batches that begin at `position`, the first of which must not lie below `expected`.
+    fn fetch_at(&self, place: &Place, position: u64, expected: i64, wanted: i64, read: &Read) -> Result<Part> {
         let left = place.trusted_size - position;
         let at_most = |bytes: usize| usize::try_from(left).map_or(bytes, |left| left.min(bytes));
         let want = Want { limit: place.limit(), max_bytes: read.max_bytes, at_least_one: read.at_least_one };
@@ -85,15 +84,15 @@ impl Shared {
                 Halt::Bytes(_) if taken.bytes == 0 => {
                     return Err(damaged(position, "a batch does not end in the segment".into()));
                 }
-                Halt::Gap if taken.bytes == 0 => return Ok(None),
-                _ if taken.next_offset > place.data_end => {
-                    let reason = format!("offset {} in a segment that ends at {}", taken.next_offset, place.data_end);
+                _ if taken.next_offset > place.next_offset => {
+                    let reason =
+                        format!("offset {} in a segment that ends at {}", taken.next_offset, place.next_offset);
                     return Err(damaged(position, reason));
                 }
                 _ => {}
             }
             self.metrics.count_read(Source::File, taken.bytes);
-            return Ok(Some(place.part(data.slice(0..taken.bytes), position, &taken, read)));
+            return Ok(place.part(data.slice(0..taken.bytes), position, &taken, read));
         }
     }
 

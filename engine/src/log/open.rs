@@ -342,7 +342,6 @@ fn assemble(
     options: OpenOptions,
     mut recovered: Recovery<'_>,
 ) -> Shared {
-    recovered.segments.values_mut().for_each(Segment::note_written);
     let active = recovered.segments.last_key_value().expect("a log has a segment").1;
     let log_end = active.next_offset;
     let read_only = recovered.report.damage.first().cloned();

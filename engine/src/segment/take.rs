@@ -4,8 +4,6 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::batch::HEADER_BYTES;
 use oncelog_formats::{BatchHeader, BatchView};
 
-use super::scan::base_offset;
-
 /// How far a read may go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Want {
@@ -26,8 +24,6 @@ pub(crate) enum Halt {
     Size,
     /// The bytes end here, or inside a batch of this many bytes if that is known.
     Bytes(Option<usize>),
-    /// The next batch lies behind a gap, and these bytes do not show that there is room for it.
-    Gap,
     /// What follows is no batch that could stand here.
     Broken(String),
 }
@@ -45,8 +41,7 @@ pub(crate) struct Taken {
 }
 
 /// Takes batches from the front of `bytes`, of which the first must not lie below `expected`. With `verify` each must be
-/// what was written, as far as can be told (see [`super::walk`]); without, they are known to be (what this process checked
-/// and kept).
+/// what was written; without, they are known to be (what this process checked and kept).
 pub(crate) fn take(bytes: &[u8], expected: i64, want: Want, verify: bool) -> Taken {
     let mut taken = Taken { bytes: 0, first_bytes: 0, next_offset: expected, halt: Halt::Limit };
     while taken.next_offset < want.limit {
@@ -96,14 +91,6 @@ fn next(rest: &[u8], taken: &Taken, want: Want, verify: bool) -> Result<BatchHea
             let (offset, last) = (header.base_offset, taken.next_offset - 1);
             return Err(Halt::Broken(format!("offset {offset} behind offset {last}")));
         }
-        if header.base_offset > taken.next_offset && !planted(Bug::GapBelieved) && !has_room(&header, &rest[size..]) {
-            return Err(Halt::Gap);
-        }
     }
     Ok(header)
-}
-
-/// Whether what follows a batch begins behind it.
-fn has_room(header: &BatchHeader, behind: &[u8]) -> bool {
-    base_offset(behind).is_some_and(|base_offset| base_offset >= header.next_offset())
 }

@@ -289,7 +289,7 @@ impl<'a> Recovery<'a> {
             // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
             (None, Some(index)) if from > base && !rebuild.index => {
                 let skip_to = if opened.next_base.is_some_and(|next| next <= from) { i64::MAX } else { from };
-                u64::from(index.lookup_offset(skip_to).position)
+                index.lookup_offset(skip_to)
             }
             _ => 0,
         };
