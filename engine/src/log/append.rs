@@ -184,8 +184,7 @@ impl Shared {
             }
             let mut ids = candidates.iter().flat_map(|candidate| &candidate.incoming).map(|batch| batch.producer_id);
             let table = &state.producers;
-            let is_away = |id: &i64| table.missing_page(*id).is_some() || table.missing_block(*id).is_some();
-            if let Some(id) = ids.find(is_away) {
+            if let Some(id) = ids.find(|id| table.is_away(*id)) {
                 self.supply(state, id)?;
                 continue;
             }

@@ -10,6 +10,8 @@ use crate::error::Result;
 const LONGEST_REST_MS: i64 = 600_000;
 /// Of the time that a producer is kept, the part that passes between two passes at most.
 const REST_SHARE: i64 = 16;
+/// How soon a pass follows the last one where producers wait for room.
+const HASTE_MS: i64 = 1_000;
 /// Producers that one step forgets, about.
 const STEP_PRODUCERS: usize = 64;
 /// Steps that one round of the driver makes.
@@ -22,9 +24,6 @@ pub(crate) struct Sweep {
     /// When the next pass may begin.
     not_before_ms: i64,
 }
-
-/// How soon a pass follows the last one where producers wait for room.
-const HASTE_MS: i64 = 1000;
 
 impl Sweep {
     /// Somebody waits for room: the next pass need not wait for its turn.

@@ -170,8 +170,9 @@ impl Log {
     /// A retry of one of the producer's last five batches is answered with its first offsets and stored no second time.
     ///
     /// # Errors
-    /// [`crate::Error::Refused`] and [`crate::Error::Invalid`] by the rules of Kafka's producers; [`crate::Error::StorageFull`]
-    /// and [`crate::Error::TooManyProducers`] before anything is stored; [`crate::Error::Storage`] on a latched log; [`crate::Error::Damaged`] on a read-only one.
+    /// [`crate::Error::Refused`] and [`crate::Error::Invalid`] by the rules of Kafka's producers;
+    /// [`crate::Error::StorageFull`] and [`crate::Error::TooManyProducers`] before anything is stored;
+    /// [`crate::Error::Storage`] on a latched log; [`crate::Error::Damaged`] on a read-only one.
     pub fn append(&self, append: Append<'_>) -> Result<Ticket> {
         self.shared.append(&append)
     }
@@ -211,7 +212,8 @@ impl Log {
     /// Reads whole batches from one segment.
     ///
     /// # Errors
-    /// [`crate::Error::OffsetOutOfRange`] outside the log; [`crate::Error::Damaged`] where stored bytes are not what was written.
+    /// [`crate::Error::OffsetOutOfRange`] outside the log; [`crate::Error::Damaged`] where stored bytes are not what was
+    /// written.
     pub fn read(&self, read: Read) -> Result<Fetched> {
         self.shared.read(&read)
     }

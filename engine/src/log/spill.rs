@@ -96,19 +96,19 @@ impl Spill {
         }
     }
 
-    /// A place for a block of so many words; none: the file must grow first.
-    fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> Option<SpillPlace> {
+    /// A place of so many blocks: the file grows when it is written.
+    fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> SpillPlace {
         self.written += 1;
         if nobody_reads && self.reading == 0 {
             for (place, blocks) in self.freed.drain(..) {
                 self.free[blocks - 1].push(place);
             }
         }
-        let position = self.free.get_mut(blocks - 1)?.pop().unwrap_or_else(|| {
+        let position = self.free[blocks - 1].pop().unwrap_or_else(|| {
             let end = self.end + (blocks * BLOCK_BYTES) as u64;
             std::mem::replace(&mut self.end, end)
         });
-        Some(place_at(position, self.written))
+        place_at(position, self.written)
     }
 }
 
@@ -192,13 +192,13 @@ impl Shared {
         self.spill_while(State::must_spill, APPEND_BLOCKS)
     }
 
-    fn spill_while(&self, is_over: impl Fn(&State) -> bool, most: usize) -> Result<()> {
+    fn spill_while(&self, is_needed: impl Fn(&State) -> bool, most: usize) -> Result<()> {
         for _ in 0..ROUND_STEPS {
             let _one = self.spilling.lock();
             let state = self.state.lock();
             let now_ms = self.clock.now_ms();
             let stands = state.closed || state.latch.is_some() || now_ms < state.spill.not_before_ms;
-            if stands || !is_over(&state) {
+            if stands || !is_needed(&state) {
                 return Ok(());
             }
             if let Err(error) = self.spill_some(state, most, now_ms) {
@@ -227,7 +227,7 @@ impl Shared {
         let (cold, next) = state.producers.cold(from, most);
         state.spill.note_step(!cold.is_empty(), next, now_ms);
         let nobody_reads = !state.producers.has_views();
-        let places: Vec<Option<SpillPlace>> =
+        let places: Vec<SpillPlace> =
             cold.iter().map(|(_, lines)| state.spill.allocate(blocks_for(lines.len()), nobody_reads)).collect();
         let (mut file, mut length, end) = (state.spill.file.clone(), state.spill.length, state.spill.end);
         drop(state);
@@ -239,9 +239,8 @@ impl Shared {
         }
         (state.spill.file, state.spill.length) = (file, length);
         for (at, ((block, lines), place)) in cold.iter().zip(&places).enumerate() {
-            let Some(place) = *place else { continue };
-            if at >= written || !state.producers.let_go(*block, place) {
-                state.spill.free[blocks_for(lines.len()) - 1].push(position_of(place));
+            if at >= written || !state.producers.let_go(*block, *place) {
+                state.spill.free[blocks_for(lines.len()) - 1].push(position_of(*place));
             }
         }
         done
@@ -250,7 +249,7 @@ impl Shared {
     fn write_cold(
         &self,
         cold: &[(i64, Vec<u64>)],
-        places: &[Option<SpillPlace>],
+        places: &[SpillPlace],
         (file, length, end): (&mut Option<Arc<dyn DeviceFile>>, &mut u64, u64),
         written: &mut usize,
     ) -> Result<()> {
@@ -270,11 +269,9 @@ impl Shared {
             *length = longer;
         }
         for ((block, lines), place) in cold.iter().zip(places) {
-            if let Some(place) = *place {
-                let buffer = encode(*block, lines, place);
-                let bytes = blocks_for(lines.len()) * BLOCK_BYTES;
-                open.write(position_of(place), &buffer, bytes, oncelog_device::Sync::None)?;
-            }
+            let buffer = encode(*block, lines, *place);
+            let bytes = blocks_for(lines.len()) * BLOCK_BYTES;
+            open.write(position_of(*place), &buffer, bytes, oncelog_device::Sync::None)?;
             *written += 1;
         }
         Ok(())

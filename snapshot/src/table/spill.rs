@@ -51,6 +51,12 @@ impl ProducerTable {
         self.directory.find(place_of(producer_id).0).and_then(|(_, slot)| Spilled::of(slot))
     }
 
+    /// Nothing may be asked of this producer before his page was supplied, or his block brought back.
+    #[inline]
+    pub fn is_away(&self, producer_id: i64) -> bool {
+        self.missing_page(producer_id).is_some() || self.missing_block(producer_id).is_some()
+    }
+
     /// Blocks that are elsewhere.
     pub fn spilled(&self) -> usize {
         self.spilled

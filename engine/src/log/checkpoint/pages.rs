@@ -91,9 +91,7 @@ impl Shared {
     pub(in crate::log) fn state_with(&self, producer_id: i64) -> Result<MutexGuard<'_, State>> {
         loop {
             let state = self.state.lock();
-            if state.producers.missing_page(producer_id).is_none()
-                && state.producers.missing_block(producer_id).is_none()
-            {
+            if !state.producers.is_away(producer_id) {
                 return Ok(state);
             }
             self.supply(state, producer_id)?;

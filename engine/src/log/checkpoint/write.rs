@@ -210,12 +210,12 @@ impl Shared {
     fn finish(&self, draft: Draft) -> Result<Chain> {
         let Draft { mut head, mut view, file, hint, mut chain } = draft;
         let durable = self.commit_all(Ack::Durable).and_then(|()| self.persist_epochs());
-        view.prepare();
-        let mut writer = PageWriter::new();
         if let Err(failure) = durable {
             self.state.lock().producers.thaw(view);
             return Err(failure);
         }
+        view.prepare();
+        let mut writer = PageWriter::new();
         self.read_view(view, |blocks| writer.push(blocks))?;
         self.copy_lists(&mut head, &chain)?;
         let (pages, bytes) = writer.finish();
