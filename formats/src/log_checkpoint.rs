@@ -22,7 +22,8 @@ pub const EXTENSION: &str = ".checkpoint-oncelog";
 pub const HEADER_BYTES: usize = 172;
 
 const MAGIC: [u8; 8] = *b"ONCELOGC";
-const VERSION: u16 = 1;
+/// 1: with a digest of other terms.
+const VERSION: u16 = 2;
 const WHAT: &str = "log checkpoint";
 const CRC_AT: usize = 12;
 const NONE: i64 = -1;

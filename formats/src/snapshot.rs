@@ -139,8 +139,8 @@ pub enum Trailing {
     Extension,
     /// Bytes that do not begin with our magic.
     Foreign,
-    /// Our magic with a version or flags of a later writer.
-    Later,
+    /// Our magic with a version or flags of another writer, older or newer.
+    OtherVersion,
     /// Our magic, but the length, the checksum or the content is wrong, or other bytes follow.
     Damaged,
 }

@@ -44,6 +44,13 @@ pub struct Loaded {
     pub trailing: Trailing,
 }
 
+impl Loaded {
+    /// False where we had written more of the producers than can be read.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self.trailing, Trailing::OtherVersion | Trailing::Damaged)
+    }
+}
+
 /// A snapshot file being made from a frozen view.
 #[derive(Debug)]
 pub struct Encoder {

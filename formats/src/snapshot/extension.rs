@@ -12,7 +12,8 @@ use super::Trailing;
 use crate::crc32c::{crc32c, crc32c_append};
 
 const MAGIC: [u8; 8] = *b"ONCELOGX";
-const VERSION: u16 = 1;
+/// 1: with a digest of other terms.
+const VERSION: u16 = 2;
 const HAS_SEALED: u16 = 1;
 const HAS_LOG_ID: u16 = 2;
 /// Header bytes in front of the checksum field, which covers them and the body.
@@ -185,7 +186,7 @@ impl Extension {
         let is_whole = u32::try_from(body.len()) == Ok(header.body_bytes.get())
             && crc32c_append(crc32c(&bytes[..CRC_AT]), body) == header.crc.get();
         if header.version.get() != VERSION || flags & !(HAS_SEALED | HAS_LOG_ID) != 0 {
-            return (None, Trailing::Later);
+            return (None, Trailing::OtherVersion);
         }
         match Self::decode_body(flags, body).filter(|_| is_whole) {
             Some(extension) => (Some(extension), Trailing::Extension),

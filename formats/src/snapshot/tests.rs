@@ -196,7 +196,7 @@ fn the_extension_is_byte_for_byte_what_the_page_says() {
         "00000000000003ec",
     ]
     .concat();
-    let head = "4f4e43454c4f4758000100030000007500000000";
+    let head = "4f4e43454c4f4758000200030000007500000000";
     let mut expected = hex::decode([head, &body].concat()).unwrap();
     let crc = crc32c(&[&expected[..16], &expected[20..]].concat());
     expected[16..20].copy_from_slice(&crc.to_be_bytes());
@@ -218,7 +218,7 @@ fn a_damaged_extension_is_none_and_the_entries_stay() {
         assert_eq!(file, plain(&ENTRIES), "byte {at}");
         let expected = match at - golden().len() {
             0..8 => Trailing::Foreign,
-            8..12 => Trailing::Later,
+            8..12 => Trailing::OtherVersion,
             _ => Trailing::Damaged,
         };
         assert_eq!(trailing, expected, "byte {at}");

@@ -16,6 +16,9 @@ use crate::error::Result;
 use crate::index::SegmentIndex;
 use crate::log::describe::SNAPSHOT_LIMIT_BYTES;
 
+/// Of a snapshot whose part of ours does not count.
+pub(super) const OTHER_PART: &str = "what stands behind Kafka's entries is damaged or of another version";
+
 impl Recovery<'_> {
     pub(super) fn open_segments(&mut self) -> Result<Vec<Opened>> {
         let bases = self.layout.bases.clone();
@@ -92,9 +95,18 @@ impl Recovery<'_> {
 
     /// The newest readable snapshot above `floor` and not above `limit`.
     pub(super) fn newest_snapshot(&mut self, floor: i64, limit: i64) -> Result<Option<(i64, Loaded)>> {
+        self.newest_that(floor, limit, |_| true)
+    }
+
+    fn newest_that(
+        &mut self,
+        floor: i64,
+        limit: i64,
+        is_wanted: impl Fn(&Loaded) -> bool,
+    ) -> Result<Option<(i64, Loaded)>> {
         let candidates = self.layout.snapshots.clone().into_iter().rev().filter(|o| *o > floor && *o <= limit);
         for offset in candidates {
-            if let Some(loaded) = self.load_snapshot(offset)? {
+            if let Some(loaded) = self.load_snapshot(offset)?.filter(&is_wanted) {
                 return Ok(Some((offset, loaded)));
             }
         }
@@ -111,12 +123,12 @@ impl Recovery<'_> {
         Ok(found.map(|(offset, loaded)| (offset, loaded.table)))
     }
 
-    /// The newest table of a file not above `offset`: a truncation may come back to there. Where there is none, what the
-    /// file of ours says of the log below `limit`.
+    /// The newest whole table of a file not above `offset`: a truncation may come back to there. Where there is none, what
+    /// the file of ours says of the log below `limit`.
     pub(super) fn memory_below(&mut self, offset: i64, limit: i64) -> Result<Option<(i64, ProducerTable)>> {
         let own = self.load_memory(limit)?;
         let floor = own.as_ref().map(|(own, _)| *own).filter(|own| *own <= offset).unwrap_or(i64::MIN);
-        let found = self.newest_snapshot(floor, offset)?;
+        let found = self.newest_that(floor, offset, Loaded::is_whole)?;
         Ok(found.map(|(offset, loaded)| (offset, loaded.table)).or(own))
     }
 
@@ -132,7 +144,8 @@ impl Recovery<'_> {
                 return Ok(Some((offset.min(limit), table)));
             }
             // A snapshot that Kafka wrote: it says nothing of what its load forgets.
-            Ok(_) => return Ok(None),
+            Ok(loaded) if loaded.is_whole() => return Ok(None),
+            Ok(_) => OTHER_PART.to_owned(),
             Err(reason) => reason.to_string(),
         };
         self.put_aside(MEMORY_FILE, &reason)?;

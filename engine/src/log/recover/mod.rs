@@ -343,9 +343,14 @@ impl<'a> Recovery<'a> {
             self.pass_over_strays(opened);
         }
         let chosen = self.newest_snapshot(start, limit.min(doubt))?;
-        let found = chosen.is_some();
+        let knows_windows = chosen.as_ref().is_some_and(|(_, loaded)| loaded.is_whole());
         if let Some((offset, loaded)) = chosen {
             view = offset;
+            if !knows_windows {
+                let name = segment_file_name(offset, Kind::Snapshot);
+                let found = format!("{name}: {}; read from the log what it holds", files::OTHER_PART);
+                self.report.repaired.push(found);
+            }
             (self.report.snapshot_offset, self.newest_used) = (Some(view), Some(view));
             self.append_floor_ms = newest_append_ms(&loaded.table);
             self.view = View::from_table(offset, loaded.table);
@@ -357,7 +362,7 @@ impl<'a> Recovery<'a> {
         self.view.reach.complete_from = view;
         self.starts = Starts { doubt, view, kept: i64::MAX };
         self.ahead = self.newest_memory(limit)?;
-        if !found {
+        if !knows_windows {
             self.starts.kept = i64::MIN;
             if let Some((offset, table)) = self.memory_below(view, limit)? {
                 self.append_floor_ms = newest_append_ms(&table);
