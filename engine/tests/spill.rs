@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::{Place, copy_tree, put_as, single, small_segments};
 use oncelog::{Ack, Append, Config, Engine, Log, Outcome};
+use oncelog_device::MemoryDevice;
 
 const PRODUCERS: i64 = 10_000;
 const FILE: &str = "producers.spill-oncelog";
@@ -125,6 +128,8 @@ fn what_cannot_be_read_is_not_taken_for_unknown() {
             }
         }
         assert!(damaged > PRODUCERS / 2, "{damaged}");
+        let new = single(PRODUCERS, 0, 10);
+        assert!(log.append(Append::client(&new)).expect_err("the log is read-only").is_corruption());
         drop((log, engine));
         let (_engine, log) = place.open(&with_memory(i64::MAX));
         answers_are_right(&log, 1);
@@ -152,4 +157,49 @@ fn a_sweep_forgets_those_out_of_memory_in_small_steps() {
     assert!(forgotten.into_iter().eq((0..PRODUCERS).filter(|producer| *producer != 77)));
     assert_eq!(metric(&engine, "oncelog_producers"), 1);
     assert_eq!(metric(&engine, "oncelog_producers_expired_total"), PRODUCERS as u64 - 1);
+}
+
+/// Threads that bring the same producers back at once, views that read on while places become free, and all of it going
+/// out of memory again at once.
+#[test]
+fn nobody_reads_what_has_come_to_stand_in_his_place() {
+    let place = Place::in_memory(&MemoryDevice::new());
+    let config = Config { producer_id_expiration_ms: i64::MAX, ..with_memory(1) };
+    let (_engine, log) = place.open(&config);
+    fill(&log, 0);
+    fill(&log, 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let workers = [0, 0, 5_000].map(|first| {
+            let log = &log;
+            threads.spawn(move || {
+                for turn in 0..20_000 {
+                    let producer = (first + turn * 67) % PRODUCERS;
+                    is_known(log, producer, 1);
+                }
+            })
+        });
+        threads.spawn(|| {
+            for newcomer in PRODUCERS.. {
+                put_as(&log, &single(newcomer, 0, 10), Ack::Accepted);
+                log.snapshot().expect("a snapshot of another offset");
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                place.clock.advance(1_000);
+                log.drive().expect("a step");
+            }
+        });
+        let ended = workers.map(|worker| worker.join());
+        over.store(true, Ordering::Relaxed);
+        for ended in ended {
+            ended.expect("all answers were right");
+        }
+    });
+    assert!(log.report().repaired.is_empty());
+    answers_are_right(&log, 2);
 }

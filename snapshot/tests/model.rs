@@ -1,10 +1,12 @@
 //! The table beside a naive map through everything that happens to a log's producers: appends, retries, mistakes, markers,
-//! new epochs, odd values, frozen views read in pieces while all goes on, checkpoints of what changed, crashes back to the
-//! newest checkpoint, expiry, blocks spilled and brought back. Every answer is compared, and the contents and digests at every checkpoint and crash.
+//! new epochs, odd values, frozen views read in pieces while all goes on and written as snapshot files, checkpoints of what
+//! changed, crashes back to the newest checkpoint, expiry, blocks spilled and brought back. Every answer and what it changes
+//! of the digest are compared, and the contents and the whole digest now and then and at every crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU64;
 
+use oncelog_snapshot::codec::{self, Encoder, SnapshotMeta};
 use oncelog_snapshot::pages::{PageWriter, decode_page};
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
@@ -16,6 +18,7 @@ type Model = BTreeMap<i64, ProducerEntry>;
 
 const OPERATIONS: u64 = 1_000_000;
 const EXPIRATION_MS: i64 = 60_000;
+const META: SnapshotMeta = SnapshotMeta { log_end_offset: 9, durable_offset: 7, sealed: None, log_id: None };
 
 struct World {
     random: u64,
@@ -24,8 +27,7 @@ struct World {
     now_ms: i64,
     next_offset: i64,
     ids: Vec<i64>,
-    /// Views being read, with what they must show in the end and what they have shown.
-    views: VecDeque<(Frozen, Model, Model)>,
+    views: VecDeque<View>,
     /// A checkpoint being written, and the model then.
     checkpoint: Option<(Frozen, PageWriter, Model)>,
     stored: Stored,
@@ -40,6 +42,15 @@ struct World {
     places_given: u64,
     spill_from: u64,
     sweep_from: u64,
+}
+
+/// A view being read.
+struct View {
+    frozen: Frozen,
+    /// What it must show in the end, and what it has shown.
+    then: Model,
+    shown: Model,
+    file: Encoder,
 }
 
 /// What checkpoints have left on disk.
@@ -65,6 +76,7 @@ fn a_million_operations_beside_a_naive_map() {
         "appended",
         "duplicate",
         "refused",
+        "marker",
         "odd",
         "expired",
         "views",
@@ -188,13 +200,19 @@ impl World {
         let most = 1 + self.below(20) as usize;
         let (cold, next) = self.table.cold(self.spill_from, most);
         self.spill_from = next.unwrap_or(0);
-        if self.below(3) == 0 {
+        let changed_since = self.below(3) == 0;
+        if changed_since {
             for (block, _) in &cold {
                 let id = self.ids.iter().copied().find(|id| id >> 6 == *block).expect("an id of that block");
                 self.append_to(id);
             }
         }
         for (block, lines) in cold {
+            let has_txn = |(_, entry): (&i64, &ProducerEntry)| entry.txn_first_offset.is_some();
+            assert!(
+                changed_since || !self.model.range(block << 6..=block << 6 | 63).any(has_txn),
+                "an open transaction stays"
+            );
             self.places_given += 1;
             let before = self.table.bytes_now();
             let gone = self.table.let_go(block, place(self.places_given));
@@ -288,11 +306,15 @@ impl World {
         };
         let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
         assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
+        let digest = self.table.digest();
         match admit(&known, None, None, &batch, &options) {
             Verdict::Append { update, .. } => {
                 self.table.apply(id, &update, hint);
                 self.model.entry(id).or_default().apply(&update);
                 self.changed.insert(id);
+                if batch.marker.is_some() {
+                    self.note("marker");
+                }
                 self.next_offset = batch.last_offset + 1 + (self.below(50) == 0) as i64 * 5_000_000_000;
                 self.note("appended");
             }
@@ -302,7 +324,11 @@ impl World {
             }
             Verdict::Refuse(_) => self.note("refused"),
         }
-        assert_eq!(self.table.get(id), self.model.get(&id).copied(), "{id}");
+        let after = self.model.get(&id).copied();
+        assert_eq!(self.table.get(id), after, "{id}");
+        let term =
+            |entry: Option<ProducerEntry>| entry.map_or(0, |entry| table_of(&Model::from([(id, entry)])).digest());
+        assert_eq!(self.table.digest().wrapping_sub(digest), term(after).wrapping_sub(term(entry)), "{id}");
         assert_eq!(self.table.standing(id), self.model.get(&id).map(ProducerEntry::standing).unwrap_or_default());
     }
 
@@ -367,6 +393,9 @@ impl World {
             let (first, span) = (self.below(1 << 50) as i64, self.below(1 << 22) as i64);
             entry.push_batch(batch_meta(self.random() as i32, first, first + span, self.random() as i64));
         }
+        if entry.batches().is_empty() && entry.forgotten == Forgotten::Batches {
+            entry.forgotten = Forgotten::Nothing;
+        }
         assert_eq!(self.table.put(id, entry), self.model.insert(id, entry));
         self.changed.insert(id);
         self.note("odd");
@@ -399,7 +428,8 @@ impl World {
             if self.put_off.is_empty() {
                 assert_eq!((frozen.len, frozen.digest), (self.model.len(), self.table.digest()));
             }
-            self.views.push_back((frozen, self.model.clone(), Model::new()));
+            let file = Encoder::new(&frozen, META);
+            self.views.push_back(View { frozen, then: self.model.clone(), shown: Model::new(), file });
         }
     }
 
@@ -410,20 +440,24 @@ impl World {
         }
         let (which, limit) = (self.below(self.views.len() as u64) as usize, 1 + self.below(90) as usize);
         self.have_pages();
-        let mut blocks = self.table.read_frozen(&mut self.views[which].0, limit);
+        let mut blocks = self.table.read_frozen(&mut self.views[which].frozen, limit);
         self.fill(&mut blocks);
-        let shown = &mut self.views[which].2;
+        let view = &mut self.views[which];
         if blocks.is_empty() {
-            let (frozen, then, shown) = self.views.remove(which).expect("one of them");
+            let View { frozen, then, shown, file } = self.views.remove(which).expect("one of them");
             self.table.thaw(frozen);
             assert!(shown == then, "a view shows the table as it was");
+            let loaded = codec::decode(&file.finish()).expect("a snapshot file");
+            assert_eq!(loaded.meta, Some(META));
+            assert!(loaded.table == table_of(&then), "and its file says the same");
             self.note("views");
             return;
         }
+        view.file.push(&blocks);
         for block in blocks {
             assert_eq!(block.count(), block.present.count_ones() as usize);
             for (id, entry) in block.entries() {
-                assert_eq!(shown.insert(id, entry), None, "{id} is shown twice");
+                assert_eq!(view.shown.insert(id, entry), None, "{id} is shown twice");
             }
         }
     }

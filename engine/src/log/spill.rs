@@ -222,7 +222,6 @@ impl Shared {
 
     /// One step.
     fn spill_some(&self, mut state: MutexGuard<'_, State>, most: usize, now_ms: i64) -> Result<()> {
-        let generation = state.generation;
         let from = state.spill.from;
         let (cold, next) = state.producers.cold(from, most);
         state.spill.note_step(!cold.is_empty(), next, now_ms);
@@ -233,10 +232,8 @@ impl Shared {
         drop(state);
         let mut written = 0;
         let done = self.write_cold(&cold, &places, (&mut file, &mut length, end), &mut written);
+        // Who forgets the file waits for its writer: `spilling` is held.
         let mut state = self.state.lock();
-        if state.generation != generation {
-            return Ok(());
-        }
         (state.spill.file, state.spill.length) = (file, length);
         for (at, ((block, lines), place)) in cold.iter().zip(&places).enumerate() {
             if at >= written || !state.producers.let_go(*block, *place) {
@@ -363,3 +360,6 @@ pub(in crate::log) fn note_unreadable(state: &mut State, error: &Error) {
         state.read_only.get_or_insert((**damage).clone());
     }
 }
+
+#[cfg(test)]
+mod tests;
