@@ -107,7 +107,7 @@ impl ProducerTable {
 
     /// What is known of `producer_id` when its batch of these values comes in, and where it is: for the change to come. The
     /// hint is good for as long as nothing changes, and harmless behind that: a place is looked at before it is believed.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> (Known, Hint) {
         let (block, number) = place_of(producer_id);
         let Some((hint, slot)) = self.directory.find(block) else { return (Known::default(), Hint::default()) };
