@@ -157,3 +157,31 @@ impl Drop for Opening<'_> {
         self.openings.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_somebody_waits_for_is_opened_before_those_that_nobody_does() {
+        let (openings, clock) = (Openings::default(), oncelog_device::SystemClock::new());
+        openings.queue(["a-0", "b-0", "c-0"].map(|name| (name.to_owned(), OpenOptions::default())));
+        let Turn::Begin(demanded) = openings.begin("b-0", &clock, true) else { panic!("it is not open") };
+        let (sender, opened) = mpsc::channel();
+        let waiting = &openings;
+        std::thread::scope(|threads| {
+            threads.spawn(move || {
+                while let Some((name, _)) = waiting.next_queued() {
+                    sender.send(name).expect("somebody listens");
+                }
+            });
+            let early = opened.recv_timeout(Duration::from_millis(50));
+            // Before anything that may fail, so that the thread ends.
+            drop(demanded);
+            let names: Vec<String> = opened.iter().collect();
+            assert_eq!((early, names), (Err(mpsc::RecvTimeoutError::Timeout), vec!["a-0".into(), "c-0".into()]));
+        });
+    }
+}
