@@ -108,6 +108,10 @@ bugs! {
     OffsetOrderIgnored,
     /// A search for an offset believes the headers that it comes by.
     HeaderBelieved,
+    /// What lies behind a gap is believed to.
+    GapBelieved,
+    /// A batch that an index entry points at is believed to be that of the entry.
+    IndexedBatchBelieved,
     /// A look for a time ends at damage as at the end.
     TimeEndsAtDamage,
     /// Damage below what was promised is cut off.

@@ -224,6 +224,112 @@ fn a_read_does_not_step_over_a_batch_whose_header_is_damaged() {
     }
 }
 
+fn one_batch(offset: i64) -> oncelog::Read {
+    oncelog::Read { max_bytes: 1, isolation: Isolation::LogEnd, ..oncelog::Read::from(offset) }
+}
+
+/// No checksum covers the base offset: a batch that claims a later one leaves a gap where its records are.
+#[test]
+fn a_moved_base_offset_is_not_taken_for_a_gap() {
+    for (moved, steps) in [(5, 1), (5, 2), (5, 300), (9, 1), (9, 2)] {
+        let place = Place::on_disk();
+        let file = pairs(&place);
+        let (position, offset) = batch_starts(&file)[moved];
+        let (_engine, log) = place.open(&Config::default());
+        let before = log.read(one_batch(offset - 2)).expect("whole");
+        assert_eq!(before.next_offset, offset);
+        overwrite(&file, position, &(offset + steps).to_be_bytes());
+        for wanted in (offset..offset + 2 + steps).filter(|wanted| *wanted < 20) {
+            let answer = log.read(one_batch(wanted));
+            // What stands behind is whole and may be found by the index.
+            let right =
+                answer.as_ref().is_ok_and(|got| got.next_offset == (wanted / 2 + 1) * 2 && wanted >= offset + 2);
+            let found = answer.as_ref().is_err_and(Error::is_corruption);
+            assert!(right || found, "{moved} + {steps}, {wanted}: {answer:?}");
+        }
+        let all = log.read(oncelog::Read { max_bytes: 1 << 20, ..one_batch(0) }).expect("what stands before");
+        assert_eq!(all.next_offset, offset, "{moved} + {steps}");
+    }
+}
+
+/// The index says which offset the batch that it points at ends with; one that claims earlier ones would hide its own.
+#[test]
+fn a_moved_base_offset_is_not_found_by_the_index() {
+    let place = Place::on_disk();
+    let config = Config { index_interval_bytes: 1, ..Config::default() };
+    let file = pairs(&place);
+    std::fs::remove_file(file.with_extension("index")).expect("there is one");
+    let (position, offset) = batch_starts(&file)[5];
+    let (_engine, log) = place.open(&config);
+    assert_eq!(log.read(one_batch(offset)).expect("whole").next_offset, offset + 2);
+    overwrite(&file, position, &0i64.to_be_bytes());
+    let answer = log.read(one_batch(offset + 1));
+    assert!(answer.as_ref().is_err_and(Error::is_corruption), "{answer:?}");
+}
+
+/// Opened over it, after a crash too: what was promised is named, and nothing behind it is cut.
+#[test]
+fn a_moved_base_offset_is_found_when_the_log_is_opened() {
+    for clean in [true, false] {
+        for moved in [0, 5, 9] {
+            let place = Place::on_disk();
+            let file = pairs(&place);
+            let (position, offset) = batch_starts(&file)[moved];
+            overwrite(&file, position, &(offset + 3).to_be_bytes());
+            if !clean {
+                std::fs::remove_file(place.dir.join(".kafka_cleanshutdown")).expect("there is one");
+            }
+            let length = std::fs::metadata(&file).expect("a segment").len();
+            let (_engine, log) = place.open(&Config::default());
+            let damage = log.report().damage.first().map(|damage| (damage.position, damage.offset));
+            assert_eq!(damage, Some((position, offset)), "{clean} {moved}: {:?}", log.report());
+            assert!(std::fs::metadata(&file).expect("a segment").len() >= length, "{clean} {moved}: it was cut");
+            assert_eq!((readable(&log, 20), log.log_end_offset()), (offset, offset), "{clean} {moved}");
+        }
+    }
+}
+
+/// A truncation inside a batch leaves a gap. What was appended behind it since need not have come to the file when a
+/// read looks whether there is room for it.
+#[test]
+fn what_lies_behind_a_gap_is_readable_before_what_follows_is_written() {
+    let place = Place::on_disk();
+    let (_engine, log) = place.open(&Config::default());
+    leave_gap(&log);
+    put(&log, &single(8, 0, 10));
+    common::put_as(&log, &single(8, 1, 10), oncelog::Ack::Accepted);
+    let read = oncelog::Read { isolation: Isolation::Uncommitted, ..one_batch(1) };
+    assert_eq!(log.read(read).expect("the batch behind the gap").next_offset, 3);
+}
+
+/// One record, and behind it the offset of one that a truncation took: a read of that one comes from the file.
+fn leave_gap(log: &Log) {
+    put(log, &single(7, 0, 10));
+    put(log, &common::batch(7, 1, &["first".into(), "second".into()]));
+    assert_eq!(log.truncate_to(2).expect("a truncation"), 2);
+}
+
+/// The second half of a write may be in the file before the first one. Of the next batch's base offset nothing stands there
+/// then, and the rest of it is whole.
+#[test]
+fn a_write_on_its_way_is_not_taken_for_what_stands_behind_a_gap() {
+    const BLOCK: usize = 4096;
+    let place = Place::on_disk();
+    let (_engine, log) = place.open(&Config::default());
+    leave_gap(&log);
+    let file = segment_files(&place.dir).remove(0);
+    let position = single(7, 0, 10).len();
+    // It ends eight bytes before the block does.
+    let ends = |filling: usize| position + single(8, 0, filling).len();
+    put(&log, &single(8, 0, (0..BLOCK).find(|filling| ends(*filling) == BLOCK - 8).expect("some length")));
+    let accepted = single(8, 1, 100);
+    common::put_as(&log, &accepted, oncelog::Ack::Accepted);
+    overwrite(&file, BLOCK as u64, &accepted[8..]);
+    let read = oncelog::Read { isolation: Isolation::Uncommitted, ..one_batch(1) };
+    assert_eq!(log.read(read).expect("the batch behind the gap").next_offset, 3);
+    assert_eq!(log.lag(0).expect("a count").records, 2);
+}
+
 /// What is damaged may be the record that is looked for: no answer, and no later one.
 #[test]
 fn a_look_for_a_time_does_not_pass_damage() {

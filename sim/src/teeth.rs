@@ -76,6 +76,8 @@ teeth! {
     RecoveryChecksumSkipped: 100,
     OffsetOrderIgnored: 10000,
     HeaderBelieved: 2000,
+    GapBelieved: 100,
+    IndexedBatchBelieved: 100,
     TimeEndsAtDamage: 100,
     DamageCut: 100,
     GapOverlooked: 1000,

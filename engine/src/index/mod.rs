@@ -173,10 +173,10 @@ impl SegmentIndex {
         self.bytes_since_entry = 0;
     }
 
-    /// Where to begin a scan for `offset`: at or before the batch that holds it, in bytes.
+    /// The last entry at or below `offset`; (base offset, 0) where there is none.
     #[must_use]
-    pub fn lookup_offset(&self, offset: i64) -> u64 {
-        u64::from(self.offsets.lookup(offset).position)
+    pub fn lookup_offset(&self, offset: i64) -> OffsetEntry {
+        self.offsets.lookup(offset)
     }
 
     /// Offset of the first entry at or behind `position` (bytes), Kafka's upper bound of a read that ends there.

@@ -86,6 +86,6 @@ fn files_give_the_same_index_back() {
     let (read, findings) = SegmentIndex::from_bytes(BASE, &config(1 << 20, 150), &offset_file, &time_file);
     assert!(findings.iter().all(IndexFindings::is_clean));
     assert_eq!(read, index);
-    assert_eq!((read.lookup_offset(BASE + 3), read.lookup_offset(BASE)), (200, 0));
+    assert_eq!((read.lookup_offset(BASE + 3).position, read.lookup_offset(BASE).position), (200, 0));
     assert_eq!(read.lookup_timestamp(39).offset, BASE + 1);
 }

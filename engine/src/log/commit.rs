@@ -16,7 +16,7 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES, BufferPool, DeviceFile, Sync};
 
 use super::Shared;
-use super::state::{Flight, Group, Progress, Staging, State, padded_length};
+use super::state::{Extent, Flight, Group, Progress, Staging, State, padded_length};
 use super::types::Ack;
 use super::undurable::CARRIED_BYTES;
 use crate::bytes::Lent;
@@ -31,6 +31,8 @@ pub(crate) struct Turn {
     file: Arc<dyn DeviceFile>,
     number: u64,
     end_offset: i64,
+    /// The segment whose batches the group carries, and how far it then goes.
+    extent: Option<(i64, Extent)>,
     durable: bool,
     /// The file has completed writes that no sync covers.
     unsynced: bool,
@@ -352,6 +354,10 @@ fn take_turn(state: &mut State, pool: &BufferPool, began_ns: u64) -> Turn {
         Some(group) => (group.file.clone(), group.number, group.end_offset),
         None => (state.active().file.clone(), state.progress.written, state.log_end()),
     };
+    let extent = group.as_ref().filter(|group| group.length > group.carried).map(|group| {
+        let size = group.start + group.length as u64;
+        (group.base_offset, Extent { size, data_end: group.end_offset })
+    });
     let Progress { durable_wanted, durable, .. } = state.progress;
     // The end of a segment becomes durable together with the birth of the next, if that is waited for too.
     let waits_for_next = group.as_ref().is_some_and(|group| group.seal_at.is_some()) && durable_wanted > number;
@@ -362,6 +368,7 @@ fn take_turn(state: &mut State, pool: &BufferPool, began_ns: u64) -> Turn {
         file,
         number,
         end_offset,
+        extent,
         durable,
         unsynced: state.progress.unsynced,
         names_unsynced: state.progress.names_unsynced,
@@ -406,6 +413,11 @@ fn publish(state: &mut State, turn: Turn) {
     progress.unsynced = turn.unsynced;
     progress.names_unsynced = turn.names_unsynced;
     progress.unsealed = turn.unsealed;
+    if let Some((base_offset, extent)) = turn.extent
+        && let Some(segment) = state.segments.get_mut(&base_offset)
+    {
+        segment.written = extent;
+    }
     if planted(Bug::HighWatermarkBeforeDurable) && state.follows_end {
         state.set_high_watermark(turn.end_offset);
     }

@@ -9,6 +9,7 @@
 //! of old data evicts nothing that others read. Small ones go through it, for its read-ahead.
 
 use oncelog_device::{BLOCK_BYTES, DeviceFile};
+use oncelog_formats::BatchHeader;
 
 use super::Shared;
 use super::read::{Part, Place};
@@ -17,12 +18,27 @@ use crate::bytes::{Lent, SharedBytes};
 use crate::error::{Error, Result};
 use crate::observe::Source;
 use crate::segment::take::{Halt, Want, take};
-use crate::segment::walk::Walker;
+use crate::segment::walk::{Found, Walker};
 
 /// Least that one transfer asks for.
 const LEAST_BYTES: usize = 4 << 10;
 /// From here on a transfer goes past the page cache.
 const DIRECT_FROM_BYTES: usize = 256 << 10;
+
+impl Place {
+    /// Whether what stands behind a batch leaves room for the gap from `expected` to it.
+    fn bears_out(&self, position: u64, header: BatchHeader, expected: i64) -> Result<bool> {
+        match self.walker().check_place(&Found { position, header }, expected) {
+            Ok(()) => Ok(true),
+            Err(Error::Damaged(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn walker(&self) -> Walker<'_> {
+        Walker::new(&*self.file, self.base_offset, self.size).ending_at(self.data_end)
+    }
+}
 
 impl Shared {
     /// The batches from `wanted` on; `None` if the segment ends below it.
@@ -34,36 +50,41 @@ impl Shared {
             && position < place.trusted_size
         {
             match self.fetch_at(place, position, wanted, wanted, read) {
-                Ok(part) => {
+                Ok(Some(part)) => {
                     let (offset, position) = part.end();
                     self.begin_ahead(place, offset, position);
                     return Ok(Some(part));
                 }
                 // The long way says what is wrong, and where.
-                Err(Error::Damaged(_)) => {}
+                Ok(None) | Err(Error::Damaged(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut walker = Walker::new(&*place.file, place.base_offset, place.size);
-        let Some(first) = walker.locate(place.hint, wanted)? else {
+        let Some(first) = place.walker().locate(place.hint, wanted)? else {
             self.check_contiguous(place, wanted)?;
             return Ok(None);
         };
         if first.position >= place.trusted_size {
             return Err(self.damage_of(place.base_offset));
         }
-        self.fetch_at(place, first.position, place.base_offset, wanted, read).map(Some)
+        self.fetch_at(place, first.position, first.header.base_offset, wanted, read)
     }
 
-    /// The batches that begin at `position`, the first of which must not lie below `expected`.
-    fn fetch_at(&self, place: &Place, position: u64, expected: i64, wanted: i64, read: &Read) -> Result<Part> {
+    /// The batches that begin at `position`, the first of which must not lie below `expected`; `None` if it lies above
+    /// without room for it.
+    fn fetch_at(&self, place: &Place, position: u64, expected: i64, wanted: i64, read: &Read) -> Result<Option<Part>> {
         let left = place.trusted_size - position;
         let at_most = |bytes: usize| usize::try_from(left).map_or(bytes, |left| left.min(bytes));
         let want = Want { limit: place.limit(), max_bytes: read.max_bytes, at_least_one: read.at_least_one };
         let mut length = at_most(read.max_bytes.max(LEAST_BYTES));
         loop {
             let data = self.load(&*place.file, position, length)?;
-            let taken = take(&data, expected, want, true);
+            let mut taken = take(&data, expected, want, true);
+            while let Halt::Gap(header) = taken.halt
+                && place.bears_out(position + taken.bytes as u64, header, taken.next_offset)?
+            {
+                taken.step_over_gap(&header, &data, want);
+            }
             let end = position + taken.bytes as u64;
             let damaged = |position: u64, reason: String| {
                 Error::damaged(place.file.path(), position, taken.next_offset.max(wanted), reason)
@@ -84,15 +105,15 @@ impl Shared {
                 Halt::Bytes(_) if taken.bytes == 0 => {
                     return Err(damaged(position, "a batch does not end in the segment".into()));
                 }
-                _ if taken.next_offset > place.next_offset => {
-                    let reason =
-                        format!("offset {} in a segment that ends at {}", taken.next_offset, place.next_offset);
+                Halt::Gap(_) if taken.bytes == 0 => return Ok(None),
+                _ if taken.next_offset > place.data_end => {
+                    let reason = format!("offset {} in a segment that ends at {}", taken.next_offset, place.data_end);
                     return Err(damaged(position, reason));
                 }
                 _ => {}
             }
             self.metrics.count_read(Source::File, taken.bytes);
-            return Ok(place.part(data.slice(0..taken.bytes), position, &taken, read));
+            return Ok(Some(place.part(data.slice(0..taken.bytes), position, &taken, read)));
         }
     }
 

@@ -200,7 +200,7 @@ impl Shared {
             let state = self.state.lock();
             let segment = state.segment_of(offset).or_else(|| state.segments.values().next());
             let segment = segment.expect("a log has a segment");
-            (segment.file.clone(), segment.base_offset, segment.size, segment.hint_for(offset))
+            (segment.file.clone(), segment.base_offset, segment.written.size, segment.hint_for(offset))
         };
         let mut walker = Walker::new(&*file, base, size);
         Ok((base, walker.locate(hint, offset)?.map_or(size, |found| found.position)))

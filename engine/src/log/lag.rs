@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use oncelog_device::DeviceFile;
-use oncelog_formats::BatchHeader;
+use oncelog_formats::{BatchHeader, OffsetEntry};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Shared;
@@ -55,7 +55,7 @@ struct Part {
     file: Arc<dyn DeviceFile>,
     base_offset: i64,
     size: u64,
-    hint: u64,
+    hint: OffsetEntry,
     /// All of it is looked at, and it changes no more.
     is_whole: bool,
     aborted: Aborted,
@@ -117,7 +117,7 @@ fn part(state: &State, segment: &Segment, position: i64, limit: i64, is_whole: b
     Part {
         file: segment.file.clone(),
         base_offset: segment.base_offset,
-        size: segment.size,
+        size: segment.written.size,
         hint: segment.hint_for(position),
         is_whole,
         aborted,
@@ -126,7 +126,7 @@ fn part(state: &State, segment: &Segment, position: i64, limit: i64, is_whole: b
 
 fn count(part: &Part, position: i64, limit: i64) -> Result<Committed> {
     let mut walker = Walker::new(&*part.file, part.base_offset, part.size);
-    let mut at = walker.start(part.hint, position)?;
+    let mut at = walker.start(part.hint, position)?.map_or(0, |found| found.position);
     let (mut records, mut bytes) = (0, 0);
     while let Some(found) = walker.header(at)? {
         let header = found.header;

@@ -85,7 +85,10 @@ impl Shared {
 
         let config = options.config.clone();
         let promised = recovery_point.min(stored.recovery_point.value().unwrap_or(0));
-        let bounds = Bounds { recovery_point, promised, limit: i64::MAX, log_start };
+        let named_start = log_start.max(stored.log_start.value().unwrap_or(0));
+        let ended = (report.clean || promised > named_start).then_some(promised);
+        let ended = ended.filter(|ended| stored.recovery_point == Stored::Value(*ended));
+        let bounds = Bounds { recovery_point, promised, ended, limit: i64::MAX, log_start };
         let (clock, buffers) = (&*context.clock, &*context.buffers);
         let means = Means { device, clock, buffers, helpers: context.recovery_helpers, gauge };
         let mut recovered = recover(means, dir, &config, &report, bounds, None)?;
@@ -342,6 +345,7 @@ fn assemble(
     options: OpenOptions,
     mut recovered: Recovery<'_>,
 ) -> Shared {
+    recovered.segments.values_mut().for_each(Segment::note_written);
     let active = recovered.segments.last_key_value().expect("a log has a segment").1;
     let log_end = active.next_offset;
     let read_only = recovered.report.damage.first().cloned();

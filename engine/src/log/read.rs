@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use oncelog_device::DeviceFile;
 use oncelog_device::planted::{Bug, planted};
+use oncelog_formats::OffsetEntry;
 
 use super::Shared;
 use super::aborted::aborted_in;
@@ -25,12 +26,13 @@ pub(super) struct Place {
     pub file: Arc<dyn DeviceFile>,
     pub base_offset: i64,
     /// Where to start looking for the batch, by the index.
-    pub hint: u64,
+    pub hint: OffsetEntry,
+    /// What has come to the file. Behind it a write may be on its way, and nothing is to be made of what stands there.
     pub size: u64,
     /// First position whose batches may be damaged.
     pub trusted_size: u64,
     pub next_offset: i64,
-    /// Offset behind its last batch.
+    /// Offset behind the last batch of `size`.
     pub data_end: i64,
     /// Offset that the next segment starts at.
     pub next_base: Option<i64>,
@@ -194,7 +196,8 @@ impl Shared {
         let first = &pieces[0];
         let from = first.locate(wanted);
         let position = first.position + from as u64;
-        let want = Want { limit: place.limit(), max_bytes: read.max_bytes, at_least_one: read.at_least_one };
+        // What came since the place was found may be there too, and is not for this reader.
+        let want = Want { limit: place.limit, max_bytes: read.max_bytes, at_least_one: read.at_least_one };
         let rest = first.bytes.slice(from..first.bytes.len());
         let mut taken = take(&rest, wanted, want, false);
         let data = match taken.halt {
@@ -264,10 +267,10 @@ fn place(state: &State, wanted: i64, limit: i64, limits: Limits) -> Option<Place
         file: segment.file.clone(),
         base_offset: segment.base_offset,
         hint: segment.hint_for(wanted),
-        size: segment.size,
+        size: segment.written.size,
         trusted_size: segment.trusted_size(),
         next_offset: segment.next_offset,
-        data_end: segment.data_end,
+        data_end: segment.written.data_end,
         next_base,
         limit,
         limits,

@@ -60,15 +60,16 @@ impl Shared {
         self.commit_all(super::types::Ack::Written)?;
         let mut wanted = offset;
         loop {
-            let (file, base, size, hint, next) = {
+            let (file, (base, size, end), hint, next) = {
                 let state = self.state.lock();
                 let Some(segment) = state.segment_of(wanted).or(state.segments.values().next()) else {
                     return Ok(None);
                 };
                 let next = next_base(&state, segment.base_offset);
-                (segment.file.clone(), segment.base_offset, segment.size, segment.hint_for(offset), next)
+                let bounds = (segment.base_offset, segment.written.size, segment.written.data_end);
+                (segment.file.clone(), bounds, segment.hint_for(offset), next)
             };
-            let mut walker = Walker::new(&*file, base, size);
+            let mut walker = Walker::new(&*file, base, size).ending_at(end);
             match (walker.locate(hint, offset), next) {
                 (Ok(Some(found)), _) => return Ok(Some(found.header.base_offset)),
                 (Ok(None), Some(next)) => wanted = next,

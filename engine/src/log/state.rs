@@ -7,8 +7,8 @@ use std::task::Waker;
 
 use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES, BufferPool, DeviceError, DeviceFile};
-use oncelog_formats::BatchHeader;
 use oncelog_formats::txn_index::AbortedTxn;
+use oncelog_formats::{BatchHeader, OffsetEntry};
 use oncelog_snapshot::{OpenTxns, ProducerTable, Verifications};
 
 use super::accounts::Accounts;
@@ -24,6 +24,14 @@ use crate::follow::{Limits, Waiting};
 use crate::index::{AbortedIndex, SegmentIndex};
 use crate::spares::Spare;
 
+/// How far a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub size: u64,
+    /// Offset behind its last batch.
+    pub data_end: i64,
+}
+
 /// One segment. `size` and `next_offset` include what is staged.
 pub(crate) struct Segment {
     pub base_offset: i64,
@@ -32,6 +40,8 @@ pub(crate) struct Segment {
     pub next_offset: i64,
     /// Offset behind the last batch: below `next_offset` after a truncation inside a batch.
     pub data_end: i64,
+    /// What of `size` and `data_end` has come to the file: who reads it goes no further, for there a write may be on its way.
+    pub written: Extent,
     pub index: SegmentIndex,
     /// Largest timestamp of the first batch: the clock of time-based rolling.
     pub first_batch_timestamp: Option<i64>,
@@ -49,9 +59,14 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// First position whose batches may be damaged.
+    /// First position of the file whose batches may be damaged, or are not there yet.
     pub fn trusted_size(&self) -> u64 {
-        self.damage.as_ref().map_or(self.size, |damage| damage.position)
+        self.damage.as_ref().map_or(self.written.size, |damage| damage.position)
+    }
+
+    /// All of it is in the file.
+    pub fn note_written(&mut self) {
+        self.written = Extent { size: self.size, data_end: self.data_end };
     }
 
     /// One without a batch, made or found now.
@@ -62,6 +77,7 @@ impl Segment {
             size: 0,
             next_offset: base_offset,
             data_end: base_offset,
+            written: Extent { size: 0, data_end: base_offset },
             index: SegmentIndex::new(base_offset, config),
             first_batch_timestamp: None,
             created_ms: now_ms,
@@ -79,7 +95,7 @@ impl Segment {
     }
 
     /// Where to begin to look for `offset`.
-    pub fn hint_for(&self, offset: i64) -> u64 {
+    pub fn hint_for(&self, offset: i64) -> OffsetEntry {
         self.index.lookup_offset(offset)
     }
 

@@ -31,7 +31,7 @@ impl Shared {
                 _ => return None,
             }
         };
-        if position + taken.bytes as u64 > place.trusted_size || taken.next_offset > place.next_offset {
+        if position + taken.bytes as u64 > place.trusted_size || taken.next_offset > place.data_end {
             return None;
         }
         let data = stream.bytes().slice(0..taken.bytes);

@@ -1,12 +1,16 @@
 //! Offsets by time.
 
+use std::ops::ControlFlow;
+
+use oncelog_device::DeviceFile;
 use oncelog_device::planted::{Bug, planted};
-use oncelog_formats::{BatchView, TimeEntry};
+use oncelog_formats::{BatchView, OffsetEntry, TimeEntry};
 
 use super::Shared;
+use super::types::Ack;
 use crate::error::{Error, Result};
 use crate::segment::scan::{Stop, scan};
-use crate::segment::walk::Walker;
+use crate::segment::walk::{Found, Walker};
 use crate::validate::DECODE_LIMIT_BYTES;
 
 /// The log end.
@@ -18,7 +22,7 @@ const LARGEST: i64 = -3;
 
 impl Shared {
     pub(crate) fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>> {
-        self.commit_all(super::types::Ack::Written)?;
+        self.commit_all(Ack::Written)?;
         let state = self.state.lock();
         state.check_usable()?;
         match timestamp {
@@ -48,13 +52,19 @@ impl Shared {
             _ => segment.index.lookup_timestamp(wanted.saturating_sub(1)),
         };
         let (file, size, base) = (segment.file.clone(), segment.size, segment.base_offset);
+        let segment_end = segment.data_end;
         // The largest timestamp is that of the files, whatever may be read of them.
         let first = if exact { i64::MIN } else { log_start };
         let behind = Behind { entry, hint: segment.hint_for(entry.offset.max(first)), first };
+        let accepted = state.progress.accepted;
         drop(state);
-        let from = behind.position(&mut Walker::new(&*file, base, size))?;
-        match search(&*file, from, size, base, wanted, first, exact)? {
-            None if from > 0 => Ok(search(&*file, 0, size, base, wanted, first, exact)?.flatten()),
+        // All that the index knows of has to be in the file. What came behind that is not looked at.
+        self.commit(accepted, Ack::Written)?;
+        let mut walker = Walker::new(&*file, base, size).ending_at(segment_end);
+        let sought = Sought { wanted, first, exact };
+        let from = behind.position(&mut walker)?;
+        match sought.search(&*file, from, (base, size), &mut walker)? {
+            None if from > 0 => Ok(sought.search(&*file, 0, (base, size), &mut walker)?.flatten()),
             found => Ok(found.flatten()),
         }
     }
@@ -64,7 +74,7 @@ impl Shared {
 struct Behind {
     entry: TimeEntry,
     /// Of the offset index.
-    hint: u64,
+    hint: OffsetEntry,
     /// The first offset that counts.
     first: i64,
 }
@@ -84,35 +94,49 @@ impl Behind {
     }
 }
 
-/// The first record at or above `log_start` whose timestamp is at or behind `wanted`; with `exact` that of the first batch
-/// whose largest timestamp is `wanted`, which may have lost its records to compaction: then there is none, as in Kafka.
-/// Damage before it may hide an earlier one, and is an error.
-fn search(
-    file: &dyn oncelog_device::DeviceFile,
-    from: u64,
-    size: u64,
-    base_offset: i64,
+/// What is looked for in a segment.
+struct Sought {
     wanted: i64,
-    log_start: i64,
+    /// The first offset that counts.
+    first: i64,
     exact: bool,
-) -> Result<Option<Option<(i64, i64)>>> {
-    let mut found = None;
-    let end = scan(file, from, size, base_offset, |position, view| {
-        let largest = view.header().max_timestamp;
-        if found.is_none() && if exact { largest == wanted } else { largest >= wanted } {
-            let record = first_record(&view, wanted, log_start)
-                .map_err(|reason| Error::damaged(file.path(), position, view.header().base_offset, reason))?;
-            found = (exact || record.is_some()).then_some(record);
+}
+
+impl Sought {
+    /// The first record that counts whose timestamp is at or behind `wanted`; with `exact` that of the first batch whose
+    /// largest timestamp is `wanted`, which may have lost its records to compaction: then there is none, as in Kafka.
+    /// Damage before it may hide an earlier one, and is an error.
+    fn search(
+        &self,
+        file: &dyn DeviceFile,
+        from: u64,
+        (base_offset, size): (i64, u64),
+        walker: &mut Walker<'_>,
+    ) -> Result<Option<Option<(i64, i64)>>> {
+        let Self { wanted, first, exact } = *self;
+        let (mut found, mut expected) = (None, base_offset);
+        let end = scan(file, from, size, base_offset, |position, view| {
+            let header = view.header();
+            let largest = header.max_timestamp;
+            if if exact { largest == wanted } else { largest >= wanted } {
+                let record = first_record(&view, wanted, first)
+                    .map_err(|reason| Error::damaged(file.path(), position, header.base_offset, reason))?;
+                found = (exact || record.is_some()).then_some(record);
+                walker.check_place(&Found { position, header: *header }, expected)?;
+            }
+            expected = header.next_offset();
+            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        match end.stop {
+            _ if planted(Bug::TimeEndsAtDamage) => Ok(found),
+            Stop::Broken(reason) if found.is_none() => {
+                Err(Error::damaged(file.path(), end.position, end.next_offset, reason))
+            }
+            Stop::Zeroes if found.is_none() => {
+                Err(Error::damaged(file.path(), end.position, end.next_offset, "zeroes"))
+            }
+            _ => Ok(found),
         }
-        Ok(if found.is_some() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) })
-    })?;
-    match end.stop {
-        _ if planted(Bug::TimeEndsAtDamage) => Ok(found),
-        Stop::Broken(reason) if found.is_none() => {
-            Err(Error::damaged(file.path(), end.position, end.next_offset, reason))
-        }
-        Stop::Zeroes if found.is_none() => Err(Error::damaged(file.path(), end.position, end.next_offset, "zeroes")),
-        _ => Ok(found),
     }
 }
 

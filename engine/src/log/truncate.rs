@@ -74,7 +74,7 @@ impl Shared {
         // What was promised of the segment that was cut is gone by intent; the pass says where its data ends now.
         let kept = state.active().base_offset;
         let log_start = state.log_start.min(offset);
-        let bounds = Bounds { recovery_point: kept, promised: kept, limit: offset, log_start };
+        let bounds = Bounds { recovery_point: kept, promised: kept, ended: None, limit: offset, log_start };
         let clean = OpenReport { clean: true, ..OpenReport::default() };
         let producers = std::mem::take(&mut state.producers);
         let verifications = state.verifications.clone();
@@ -233,8 +233,8 @@ impl Shared {
         }
         self.drop_snapshots_above(offset)?;
         let segment = state.active();
-        let mut walker = Walker::new(&*segment.file, segment.base_offset, segment.size);
-        let position = walker.find(0, offset)?.map_or(segment.size, |found| found.position);
+        let mut walker = Walker::new(&*segment.file, segment.base_offset, segment.size).ending_at(segment.data_end);
+        let position = walker.find(offset)?.map_or(segment.size, |found| found.position);
         let base = segment.base_offset;
         for kind in [Kind::OffsetIndex, Kind::TimeIndex] {
             self.device.remove(&self.dir.join(segment_file_name(base, kind)))?;
@@ -248,6 +248,7 @@ impl Shared {
     /// Memory stands on these segments, with nothing staged, ending at `end`.
     fn stand_on(&self, state: &mut State, segments: BTreeMap<i64, Segment>, end: i64) -> Result<()> {
         state.segments = segments;
+        state.segments.values_mut().for_each(Segment::note_written);
         state.hole = state.active().data_end..end;
         state.active_mut().next_offset = end;
         state.staging = staging_behind(state.active())?;

@@ -39,6 +39,19 @@ pub(crate) struct ScanEnd {
     pub stop: Stop,
     /// Up to here there are only zeroes behind it.
     pub zeroes_to: u64,
+    /// The last good batch, if it lies behind a gap and nothing behind it bears its offsets out.
+    pub unborne: Option<Unborne>,
+}
+
+/// A batch whose offsets are what its header says and no checksum covers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unborne {
+    pub position: u64,
+    /// Where the gap before it begins.
+    pub offset: i64,
+    pub base_offset: i64,
+    /// The scan stopped at a whole batch that begins before this one ends.
+    pub overlapped: bool,
 }
 
 /// Reads `file` over `position..end` and calls `visit` with the position of each whole batch whose checksum holds
@@ -74,20 +87,30 @@ fn scan_window(
     mut visit: impl FnMut(u64, BatchView<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<ScanEnd> {
     let end = window.end;
-    let mut at = ScanEnd { position, next_offset: expected_offset, stop: Stop::End, zeroes_to: position };
+    let mut at =
+        ScanEnd { position, next_offset: expected_offset, stop: Stop::End, zeroes_to: position, unborne: None };
     while at.position < end {
         let left = end - at.position;
-        let batch_bytes = match frame(window.at(at.position, (FRAME_BYTES as u64).min(left) as usize)?, left) {
+        let head = window.at(at.position, (FRAME_BYTES as u64).min(left) as usize)?;
+        let behind_gap = base_offset(head) > Some(at.next_offset);
+        let batch_bytes = match frame(head, left) {
             Ok(bytes) => bytes,
             Err(reason) => {
                 (at.stop, at.zeroes_to) = window.classify(at.position, reason)?;
                 break;
             }
         };
+        if behind_gap && is_moved(&mut window, &at, batch_bytes)? {
+            at.stop = Stop::Broken("a batch behind a gap, but the one behind it follows on without".into());
+            (at.unborne, at.zeroes_to) = (None, at.position);
+            break;
+        }
         let (bytes, is_checked) = window.batch_at(at.position, batch_bytes)?;
         match check(bytes, is_checked, at.next_offset) {
             Ok(view) => {
                 let next = view.header().next_offset();
+                let (position, offset, base_offset) = (at.position, at.next_offset, view.header().base_offset);
+                at.unborne = behind_gap.then_some(Unborne { position, offset, base_offset, overlapped: false });
                 let goes_on = visit(at.position, view)?;
                 at.next_offset = next;
                 at.position += batch_bytes as u64;
@@ -95,13 +118,33 @@ fn scan_window(
                     break;
                 }
             }
-            Err(reason) => {
+            Err(Unfit { reason, overlaps }) => {
+                at.unborne = at.unborne.map(|unborne| Unborne { overlapped: overlaps, ..unborne });
                 (at.stop, at.zeroes_to) = window.classify(at.position, reason)?;
                 break;
             }
         }
     }
     Ok(at)
+}
+
+/// Whether the batch that comes next lies behind a gap that is not there: the whole batch behind it stands where it would
+/// without. No checksum covers the base offset that says so.
+fn is_moved(window: &mut Window<'_>, at: &ScanEnd, batch_bytes: usize) -> Result<bool> {
+    let left = window.end - at.position - batch_bytes as u64;
+    let bytes = window.at(at.position, batch_bytes + (FRAME_BYTES as u64).min(left) as usize)?;
+    let Some((batch, next)) = bytes.split_at_checked(batch_bytes) else { return Ok(false) };
+    let (Ok(header), Ok(next_bytes)) = (BatchHeader::parse(batch), frame(next, left)) else { return Ok(false) };
+    let unmoved = at.next_offset.saturating_add(i64::from(header.last_offset_delta) + 1);
+    if base_offset(next) != Some(unmoved) || planted(Bug::GapBelieved) {
+        return Ok(false);
+    }
+    let bytes = window.at(at.position, batch_bytes + next_bytes)?;
+    Ok(BatchView::new(&bytes[batch_bytes.min(bytes.len())..]).is_ok_and(|view| view.is_valid()))
+}
+
+pub(super) fn base_offset(head: &[u8]) -> Option<i64> {
+    head.first_chunk().map(|bytes| i64::from_be_bytes(*bytes))
 }
 
 /// Size of the batch that starts here, or why none does.
@@ -123,17 +166,26 @@ pub(super) fn frame(head: &[u8], left: u64) -> std::result::Result<usize, String
     Ok(total as usize)
 }
 
-fn check(bytes: &[u8], is_checked: bool, expected_offset: i64) -> std::result::Result<BatchView<'_>, String> {
-    let view = BatchView::new(bytes).map_err(|e| e.to_string())?;
+/// Why a batch does not come next.
+struct Unfit {
+    reason: String,
+    /// It is whole and begins before the one before it ends.
+    overlaps: bool,
+}
+
+fn check(bytes: &[u8], is_checked: bool, expected_offset: i64) -> std::result::Result<BatchView<'_>, Unfit> {
+    let unfit = |reason: String| Unfit { reason, overlaps: false };
+    let view = BatchView::new(bytes).map_err(|e| unfit(e.to_string()))?;
     if !is_checked && !planted(Bug::RecoveryChecksumSkipped) {
-        view.verify_crc().map_err(|e| e.to_string())?;
+        view.verify_crc().map_err(|e| unfit(e.to_string()))?;
     }
     let header: BatchHeader = *view.header();
     if header.base_offset < expected_offset && !planted(Bug::OffsetOrderIgnored) {
-        return Err(format!("offset {} where {expected_offset} or more must follow", header.base_offset));
+        let reason = format!("offset {} where {expected_offset} or more must follow", header.base_offset);
+        return Err(Unfit { reason, overlaps: true });
     }
     if header.last_offset_delta < 0 || header.last_offset().checked_add(1).is_none() {
-        return Err(format!("last offset delta {}", header.last_offset_delta));
+        return Err(unfit(format!("last offset delta {}", header.last_offset_delta)));
     }
     Ok(view)
 }

@@ -4,6 +4,8 @@ use oncelog_device::planted::{Bug, planted};
 use oncelog_formats::batch::HEADER_BYTES;
 use oncelog_formats::{BatchHeader, BatchView};
 
+use super::scan::base_offset;
+
 /// How far a read may go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Want {
@@ -24,6 +26,8 @@ pub(crate) enum Halt {
     Size,
     /// The bytes end here, or inside a batch of this many bytes if that is known.
     Bytes(Option<usize>),
+    /// This batch is next and whole, but lies behind a gap, and these bytes do not show that there is room for it.
+    Gap(BatchHeader),
     /// What follows is no batch that could stand here.
     Broken(String),
 }
@@ -41,26 +45,41 @@ pub(crate) struct Taken {
 }
 
 /// Takes batches from the front of `bytes`, of which the first must not lie below `expected`. With `verify` each must be
-/// what was written; without, they are known to be (what this process checked and kept).
+/// what was written, as far as can be told (see [`super::walk`]); without, they are known to be (what this process checked
+/// and kept).
 pub(crate) fn take(bytes: &[u8], expected: i64, want: Want, verify: bool) -> Taken {
     let mut taken = Taken { bytes: 0, first_bytes: 0, next_offset: expected, halt: Halt::Limit };
-    while taken.next_offset < want.limit {
-        let rest = &bytes[taken.bytes..];
-        match next(rest, &taken, want, verify) {
-            Ok(header) => {
-                if taken.bytes == 0 && want.at_least_one {
-                    taken.first_bytes = header.size_bytes();
+    taken.go_on(bytes, want, verify);
+    taken
+}
+
+impl Taken {
+    /// Takes the batch that came to a [`Halt::Gap`], and what follows.
+    pub fn step_over_gap(&mut self, header: &BatchHeader, bytes: &[u8], want: Want) {
+        self.halt = Halt::Limit;
+        self.push(header, want);
+        self.go_on(bytes, want, true);
+    }
+
+    fn go_on(&mut self, bytes: &[u8], want: Want, verify: bool) {
+        while self.next_offset < want.limit {
+            match next(&bytes[self.bytes..], self, want, verify) {
+                Ok(header) => self.push(&header, want),
+                Err(halt) => {
+                    self.halt = halt;
+                    break;
                 }
-                taken.bytes += header.size_bytes();
-                taken.next_offset = header.next_offset();
-            }
-            Err(halt) => {
-                taken.halt = halt;
-                break;
             }
         }
     }
-    taken
+
+    fn push(&mut self, header: &BatchHeader, want: Want) {
+        if self.bytes == 0 && want.at_least_one {
+            self.first_bytes = header.size_bytes();
+        }
+        self.bytes += header.size_bytes();
+        self.next_offset = header.next_offset();
+    }
 }
 
 fn next(rest: &[u8], taken: &Taken, want: Want, verify: bool) -> Result<BatchHeader, Halt> {
@@ -91,6 +110,14 @@ fn next(rest: &[u8], taken: &Taken, want: Want, verify: bool) -> Result<BatchHea
             let (offset, last) = (header.base_offset, taken.next_offset - 1);
             return Err(Halt::Broken(format!("offset {offset} behind offset {last}")));
         }
+        if header.base_offset > taken.next_offset && !planted(Bug::GapBelieved) && !has_room(&header, &rest[size..]) {
+            return Err(Halt::Gap(header));
+        }
     }
     Ok(header)
+}
+
+/// Whether what follows a batch begins behind it.
+fn has_room(header: &BatchHeader, behind: &[u8]) -> bool {
+    base_offset(behind).is_some_and(|base_offset| base_offset >= header.next_offset())
 }

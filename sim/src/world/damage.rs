@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::reads::end_of;
 use super::{DATA_DIR, World};
-use crate::oracle::fact::{Fact, compare, frame};
+use crate::oracle::fact::{Fact, STAMPED_BYTES, compare, frame};
 use crate::plan::{End, Finale, LOGS};
 
 /// Stands for any file of a log.
@@ -43,11 +43,14 @@ impl World {
         }
         match finale {
             Finale::Well => self.reopen(survives, 0),
+            Finale::DamagedWhileOpen if self.is_untold(at, &hurt) => {}
             Finale::DamagedWhileOpen => self.check_damaged(at, survives, hurt),
             Finale::DamagedSideFile => self.damage_side_file(at, survives),
             Finale::DamagedSegment | Finale::MissingSegment => {
-                let planted = self.damage_segment(at, finale == Finale::MissingSegment, false);
-                self.check_damaged(at, survives, planted);
+                let planted = self.damage_segment(at, finale == Finale::MissingSegment);
+                if !self.is_untold(at, &planted) {
+                    self.check_damaged(at, survives, planted);
+                }
             }
         }
     }
@@ -74,7 +77,7 @@ impl World {
         self.device.contents(path).ok().flatten().unwrap_or_default()
     }
 
-    pub(super) fn damage_segment(&mut self, at: usize, missing: bool, headers: bool) -> Vec<Planted> {
+    pub(super) fn damage_segment(&mut self, at: usize, missing: bool) -> Vec<Planted> {
         let segments = self.files(at, ".log");
         // That there was a first segment below those that are left nobody can tell: retention may have taken it.
         let first = usize::from(missing && segments.len() > 1);
@@ -92,15 +95,39 @@ impl World {
         }
         let batches = whole_batches(&self.contents(&path));
         let batch = batches[self.random.index(batches.len())].clone();
-        // The CRC begins at byte 17 of a batch; what stands before it is not all known to be wrong (storage.md W11).
+        // The CRC begins at byte 17 of a batch; leader epoch and magic before it are not all known to be wrong (storage.md W11).
         let any = batch.start + 17 + self.random.below(batch.end - batch.start - 17);
-        // Whoever steps over a header has to believe the last offset that stands there.
-        let position = if headers && self.random.percent(50) { batch.start + 23 + any % 4 } else { any };
+        // Whoever steps over a header has to believe the offsets that stand there.
+        let position = match self.random.below(4) {
+            0 => batch.start + 23 + any % 4,
+            1 => batch.start + [7, 7, 6, any % 6][(any % 4) as usize],
+            _ => any,
+        };
         let kind = self.random.pick(&[SectorDamage::Flipped, SectorDamage::Flipped, SectorDamage::Zeroed]);
         self.device.damage_sector(&path, position, kind).expect("a healthy disk");
         let sector = position / 512 * 512;
         let bytes = if kind == SectorDamage::Flipped { position..position + 1 } else { sector..sector + 512 };
         vec![Planted { path, bytes }]
+    }
+
+    /// Whether nothing on the disk tells that this is damaged. No checksum covers a base offset: where nothing was promised,
+    /// the place of the last batch is what its header says, and that of the batch behind a gap, for which a torn write of
+    /// the next one leaves room.
+    fn is_untold(&self, at: usize, planted: &[Planted]) -> bool {
+        let paths = self.files(at, ".log");
+        let Some(planted) = planted.first().filter(|planted| paths.contains(&planted.path)) else { return false };
+        let bytes = self.contents(&planted.path);
+        let of_base = |batch: &&Range<u64>| planted.bytes.start < batch.start + 8 && planted.bytes.end > batch.start;
+        let batches = whole_batches(&bytes);
+        let Some(batch) = batches.iter().find(of_base) else { return false };
+        let stored = &bytes[batch.start as usize + STAMPED_BYTES..batch.end as usize];
+        let facts = &self.partitions[at].oracle.facts;
+        let is_it = |fact: &Fact| fact.sent[STAMPED_BYTES..] == *stored;
+        let Some(number) = facts.iter().rposition(is_it) else { return false };
+        let is_last = Some(&planted.path) == paths.last() && batches.last() == Some(batch);
+        let before = number.checked_sub(1).map_or(0, |before| facts[before].last_offset + 1);
+        let (first, last) = (facts[number].first_offset, facts[number].last_offset);
+        self.watermark(at) <= last && (is_last || before < first)
     }
 
     /// Damages an index, a snapshot, the epochs or a checkpoint file, or takes it away; then everything must be as ever.

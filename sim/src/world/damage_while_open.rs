@@ -13,7 +13,7 @@ impl World {
         if self.is_done() {
             return Vec::new();
         }
-        let planted = self.damage_segment(at, false, true);
+        let planted = self.damage_segment(at, false);
         let files = self.affected(at, &planted);
         let mut checked = self.check_reads(at, &files).and_then(|()| self.check_times(at, &files));
         if checked.is_ok() && !planted.is_empty() && self.random.percent(50) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncelog_device::DeviceFile;
+use oncelog_formats::OffsetEntry;
 use oncelog_formats::crc32c::crc32c;
 use oncelog_formats::log_checkpoint::{LogCheckpoint, PageRef, SegmentPoint, file_name};
 use oncelog_snapshot::Frozen;
@@ -90,7 +91,7 @@ struct Draft {
     head: LogCheckpoint,
     view: Frozen,
     file: Arc<dyn DeviceFile>,
-    hint: u64,
+    hint: OffsetEntry,
     chain: Chain,
 }
 
@@ -230,7 +231,7 @@ impl Shared {
             .collect();
         if head.segment.size_bytes > 0 {
             let mut walker = Walker::new(&*file, head.segment.base_offset, head.segment.size_bytes);
-            let last = walker.find(hint, head.log_end_offset - 1)?;
+            let last = walker.locate(hint, head.log_end_offset - 1)?;
             head.segment.last_batch = last.map(|found| (found.position, found.header.crc));
         }
         let mut whole = head.encode();

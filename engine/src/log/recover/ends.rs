@@ -8,7 +8,7 @@ use oncelog_formats::file_name::Kind;
 use super::{Opened, Recovery};
 use crate::error::{Damage, Result};
 use crate::log::state::Segment;
-use crate::segment::scan::{ScanEnd, Stop};
+use crate::segment::scan::{ScanEnd, Stop, Unborne};
 
 impl Recovery<'_> {
     /// Offsets between two segments that neither holds: did the leader or compaction leave them out, or are they lost?
@@ -52,7 +52,9 @@ impl Recovery<'_> {
             true => i64::MAX,
             false => self.bounds.promised,
         };
+        let moved = self.moved(opened, &end)?.filter(|moved| moved.offset < promised || !moved.overlapped);
         let reason = match (&end.stop, missing) {
+            _ if moved.is_some() => "a batch behind a gap that would overlap what follows".to_string(),
             (Stop::End, _) if cut_short => "the segment was closed with more than this".to_string(),
             (Stop::End, Some(known)) => format!("the index knows offset {known}, the file ends before it"),
             (Stop::End, None) if opened.next_base.is_none() && end.next_offset < self.bounds.promised => {
@@ -62,9 +64,12 @@ impl Recovery<'_> {
             (Stop::Zeroes, _) => "zeroes".to_string(),
             (Stop::Broken(reason), _) => reason.clone(),
         };
-        let damage = Damage { path, position: end.position, offset: end.next_offset, reason };
-        let complete = opened.next_base == Some(end.next_offset);
-        if !complete && end.next_offset < promised.min(opened.next_base.unwrap_or(i64::MAX)) {
+        let (position, next_offset) = moved.map_or((end.position, end.next_offset), |m| (m.position, m.offset));
+        let damage = Damage { path, position, offset: next_offset, reason };
+        let complete = opened.next_base == Some(next_offset);
+        let was_promised = next_offset < promised.min(opened.next_base.unwrap_or(i64::MAX));
+        if moved.is_some() || (!complete && was_promised) {
+            (segment.size, segment.next_offset, segment.data_end) = (position, next_offset, next_offset);
             if let Some(next) = opened.next_base {
                 segment.next_offset = next;
             }
@@ -77,14 +82,14 @@ impl Recovery<'_> {
         }
         let last = complete || opened.next_base.is_none();
         if !last {
-            self.drop_segments_behind(opened.base, end.next_offset)?;
+            self.drop_segments_behind(opened.base, next_offset)?;
         }
         if end.stop == Stop::Zeroes && opened.next_base.is_none() {
             // Prepared space goes on being that: cutting it off takes as long as making it.
             self.prepared = end.zeroes_to;
             return Ok(ControlFlow::Continue(()));
         }
-        opened.file.set_length(end.position)?;
+        opened.file.set_length(position)?;
         opened.file.sync()?;
         // Zeroes are what a prepared tail is made of, but a segment that was closed has none.
         if end.stop != Stop::Zeroes || !last {
@@ -92,6 +97,31 @@ impl Recovery<'_> {
             self.report.cut.push(damage);
         }
         Ok(if last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
+    /// The last batch that was read, if it cannot lie where its header puts it: what follows begins before it ends, or the
+    /// segment or the log was closed there.
+    fn moved(&self, opened: &Opened, end: &ScanEnd) -> Result<Option<Unborne>> {
+        // Where a scan began at an index entry, nobody said what lies before the entry's batch; the entry bears that out.
+        let is_told = |unborne: &Unborne| unborne.position == 0 || unborne.offset > opened.base;
+        let unborne = end.unborne.filter(|unborne| is_told(unborne) && !planted(Bug::GapBelieved));
+        let Some(unborne) = unborne else { return Ok(None) };
+        if unborne.overlapped {
+            return Ok(Some(unborne));
+        }
+        let closed_at = match opened.next_base {
+            Some(next) => {
+                let sealed = self.sealed_before(next)?.filter(|sealed| sealed.base_offset == opened.base);
+                sealed.map_or(next, |sealed| sealed.next_offset)
+            }
+            // A log never ended inside a gap: a gap begins or ends where a log did.
+            None => {
+                let ended = self.bounds.ended.filter(|ended| self.clean || *ended != unborne.base_offset);
+                ended.unwrap_or(i64::MAX)
+            }
+        };
+        let closed_at = if closed_at > unborne.offset { closed_at } else { i64::MAX };
+        Ok((end.next_offset > closed_at).then_some(unborne))
     }
 
     /// Segments behind one that has to be cut were never promised, and what they hold does not follow on. They go before

@@ -59,7 +59,7 @@ impl Recovery<'_> {
         let (index, findings) = SegmentIndex::from_bytes(base, self.config, &offsets, &times);
         let mut walker = crate::segment::walk::Walker::new(file, base, length);
         let mut sound = |entry: &oncelog_formats::offset_index::OffsetEntry| {
-            walker.proves(u64::from(entry.position), entry.offset).unwrap_or(false)
+            walker.batch_of(*entry).is_ok_and(|found| found.is_some())
         };
         let entries = index.offset_entries();
         let first_sound = entries.first().is_none_or(&mut sound);

@@ -122,6 +122,9 @@ pub(super) struct Bounds {
     /// Everything below was promised to be on disk, by the checkpoint file: what is missing there is damage. A recovery
     /// point that the caller names says only where to look.
     pub promised: i64,
+    /// The log ended here once, all of it promised: its stored recovery point, but for one that only followed the log start,
+    /// which may lie inside a batch or a gap.
+    pub ended: Option<i64>,
     /// Snapshots above are not used.
     pub limit: i64,
     /// Records below are deleted, whether they are still there or not.
@@ -289,7 +292,7 @@ impl<'a> Recovery<'a> {
             // Below the snapshot only what lies behind the last index entry is looked at: where the segment ends.
             (None, Some(index)) if from > base && !rebuild.index => {
                 let skip_to = if opened.next_base.is_some_and(|next| next <= from) { i64::MAX } else { from };
-                index.lookup_offset(skip_to)
+                u64::from(index.lookup_offset(skip_to).position)
             }
             _ => 0,
         };
