@@ -4,7 +4,7 @@
 use oncelog::Ack;
 
 /// Base offset, length and leader epoch stand before this byte and are stamped; all behind it must stay as sent.
-const STAMPED_BYTES: usize = 16;
+pub(crate) const STAMPED_BYTES: usize = 16;
 
 /// What a batch is to its producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub(crate) mod producers;
 mod stable;
 
 use oncelog::{Ack, Forgotten};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use epochs::Epochs;
 use fact::{Fact, Kind, compare};
@@ -43,6 +43,8 @@ pub(crate) struct Oracle {
     forgotten: BTreeMap<i64, i64>,
     /// Transactions that are decided: first offset and offset of the marker.
     decided: Vec<(i64, i64)>,
+    /// Producers of which something was cut or lost: what was stored of them since says no more what they were before.
+    undone: BTreeSet<i64>,
     expiration_ms: i64,
     /// A truncation inside a batch left offsets without a batch: which epoch they are of nobody says.
     holed: bool,
@@ -108,6 +110,7 @@ impl Oracle {
     /// It is done: what was cut must never be seen again.
     pub(crate) fn truncated(&mut self, offset: i64) {
         let (stable, _) = self.last_stable(self.end, false);
+        self.undone.extend(self.facts.iter().filter(|fact| fact.last_offset >= offset).map(|fact| fact.producer_id));
         self.facts.retain(|fact| fact.last_offset < offset);
         for fact in self.facts.iter().filter(|fact| fact.kind.is_transactional()) {
             self.producers.doubt_pending(fact.producer_id);
@@ -216,6 +219,7 @@ impl Oracle {
         }
         let kept = self.facts.iter().filter(|fact| fact.last_offset < found.log_end).count();
         let gone = self.facts.split_off(kept);
+        self.undone.extend(gone.iter().map(|fact| fact.producer_id));
         for fact in gone.iter().filter(|fact| fact.level >= survives) {
             wrong.push(format!("lost: {fact}"));
         }
@@ -340,6 +344,14 @@ impl Oracle {
         if self.txn_from(start, known, producer_id).is_none() {
             let known = self.producers.known.get_mut(&producer_id).expect("looked at above");
             known.txn_first_offset = None;
+        }
+        // No promise is left to one whose markers alone were below what was cut, and were deleted: a load forgets it as
+        // Kafka's does (storage.md 4.5 to 4.7).
+        let is_told = |fact: &Fact| fact.producer_id == producer_id && fact.last_offset >= start;
+        let has_batches = self.producers.known.get(&producer_id).is_some_and(|known| !known.window.is_empty());
+        if self.undone.contains(&producer_id) && !has_batches && !self.facts.iter().any(is_told) {
+            self.lost(producer_id);
+            return Ok(());
         }
         self.forgot(producer_id, now_ms)
     }

@@ -148,6 +148,9 @@ impl World {
         if let Some(damage) = report.damage.first() {
             return self.violation(at, &format!("opened with damage that nobody did: {damage}"));
         }
+        // What a truncation left that failed half way is as after a crash, even if the engine was closed.
+        let half_cut = std::mem::take(&mut self.partitions[at].half_cut);
+        let survives = if half_cut { survives.max(Ack::Written) } else { survives };
         let unharmed = survives < Ack::Durable && !self.hurt && !report.cut.is_empty();
         // A log emptied by a truncation inside its only batch begins again at its start.
         let emptied = self.partitions[at].oracle.from(self.partitions[at].oracle.start()).is_empty();
@@ -160,8 +163,6 @@ impl World {
         let Some(found) = self.expect(at, "reading everything", found) else {
             return;
         };
-        let half_cut = std::mem::take(&mut self.partitions[at].half_cut);
-        let survives = if half_cut { survives.max(Ack::Written) } else { survives };
         // A log without a batch does not say how much of what was deleted had come to the disk, or was cut.
         let unknown = (half_cut || !self.setup.follows_end[at])
             && found.log_start == found.log_end
