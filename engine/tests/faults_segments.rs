@@ -309,6 +309,26 @@ fn leave_gap(log: &Log) {
     assert_eq!(log.truncate_to(2).expect("a truncation"), 2);
 }
 
+/// A recovery point that only follows the log start may lie inside a gap, or inside a batch: the log did not end there.
+#[test]
+fn a_log_start_in_a_gap_is_no_end_of_the_log() {
+    let place = Place::on_disk();
+    let (engine, log) = place.open(&Config::default());
+    put(&log, &single(7, 0, 10));
+    put(&log, &common::batch(7, 1, &["first".into(), "second".into(), "third".into()]));
+    assert_eq!(log.truncate_to(3).expect("a truncation"), 3);
+    put(&log, &single(8, 0, 10));
+    assert_eq!(log.delete_records(2).expect("below the high watermark"), 2);
+    drop(log);
+    engine.kill();
+    let point = place.dir.join("recovery-point-offset-checkpoint");
+    std::fs::write(&point, "0\n1\nstory 0 2\n").expect("a checkpoint file");
+    let (_engine, log) = place.open(&Config::default());
+    assert!(log.report().damage.is_empty() && log.report().cut.is_empty(), "{:?}", log.report());
+    let read = oncelog::Read { isolation: Isolation::LogEnd, ..one_batch(2) };
+    assert_eq!((log.read(read).expect("the batch behind the gap").next_offset, log.log_end_offset()), (4, 4));
+}
+
 /// The second half of a write may be in the file before the first one. Of the next batch's base offset nothing stands there
 /// then, and the rest of it is whole.
 #[test]
