@@ -302,8 +302,10 @@ impl Oracle {
                 (None, above) => above.is_none(),
                 (Some(said), above) => {
                     let first = known.txn_first_offset.unwrap_or(i64::MAX);
-                    (first..=above.unwrap_or(i64::MAX)).contains(&said)
-                        && self.at(said).is_some_and(|fact| fact.producer_id == producer_id)
+                    let is_first = |fact: &Fact| {
+                        (first..=above.unwrap_or(i64::MAX)).contains(&said) || self.counts_again(fact, start)
+                    };
+                    self.at(said).filter(|fact| fact.producer_id == producer_id).is_some_and(is_first)
                 }
             };
         if epoch != known.epoch || !coordinator_known || !txn_known {
@@ -336,6 +338,14 @@ impl Oracle {
             fact.producer_id == producer_id && fact.kind.is_transactional() && fact.first_offset >= first
         };
         self.from(start).iter().find(of_it).map(|fact| fact.first_offset)
+    }
+
+    /// Whether this batch may open a transaction that a load before this one forgot: below the log start and never ended,
+    /// in a segment that a crash makes Kafka read whole again (`LogLoader.recoverSegment`, storage.md 4.5).
+    fn counts_again(&self, first: &Fact, start: i64) -> bool {
+        let ends = |fact: &Fact| fact.producer_id == first.producer_id && fact.kind.is_marker();
+        let is_open = !self.from(first.last_offset + 1).iter().any(ends);
+        first.kind.is_transactional() && !first.kind.is_marker() && first.last_offset < start && is_open
     }
 
     /// A producer is not there after a load; may that be?
