@@ -7,7 +7,7 @@ use common::{
     txn_batch,
 };
 use oncelog::{Ack, Append, Appended, Config, Isolation, Log, OpenOptions, Outcome, Read};
-use oncelog_device::{FaultOp, MemoryDevice, SectorDamage};
+use oncelog_device::{Device, FaultOp, MemoryDevice, SectorDamage};
 use oncelog_formats::BatchBuilder;
 use oncelog_formats::control::end_txn_marker_batch;
 
@@ -564,4 +564,51 @@ fn a_damaged_time_index_hides_no_record() {
         position += 1;
     }
     assert!(length >= 36, "only {length} bytes of index");
+}
+
+/// A record of producer 7 in a segment that goes, and one in the next, of which no snapshot stands at its base: a crash may
+/// have come before it was written. Answers what the first was told.
+fn begin_before_what_stays(device: &MemoryDevice, place: &Place, log: &Log) -> Appended {
+    let first = put(log, &single(7, 0, 10));
+    log.roll().expect("a roll");
+    put(log, &single(7, 1, 10));
+    put(log, &single(8, 0, 10));
+    log.drive().expect("upkeep");
+    assert_eq!(log.delete_records(2).expect("a deletion"), 2);
+    log.apply_retention().expect("retention");
+    assert!(device.remove(&place.file("00000000000000000001.snapshot")).expect("a healthy disk"));
+    first
+}
+
+/// An opening writes the snapshots of segments in doubt anew, from what it has read: that used to take from them the batches
+/// of segments that were gone. A truncation brings those back into the window.
+#[test]
+fn a_snapshot_written_anew_keeps_the_batches_of_segments_that_are_gone() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    let first = begin_before_what_stays(&device, &place, &log);
+    log.roll().expect("a roll");
+    let end = put(&log, &single(7, 2, 10)).last_offset + 1;
+    for sequence in 3..6 {
+        put(&log, &single(7, sequence, 10));
+    }
+    log.snapshot().expect("a snapshot");
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    assert_eq!(log.truncate_to(end).expect("a truncation"), end);
+    expect_duplicate(&log, &single(7, 0, 10), &first);
+}
+
+/// A truncation that no snapshot helps reads the segments again; what memory knew beyond them used to count only for
+/// producers that were not found there.
+#[test]
+fn a_truncation_without_a_snapshot_keeps_the_batches_of_segments_that_are_gone() {
+    let (device, place) = place();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    let first = begin_before_what_stays(&device, &place, &log);
+    let end = put(&log, &single(7, 2, 10)).last_offset + 1;
+    put(&log, &single(7, 3, 10));
+    assert_eq!(log.truncate_to(end).expect("a truncation"), end);
+    expect_duplicate(&log, &single(7, 0, 10), &first);
 }

@@ -152,7 +152,7 @@ impl Recovery<'_> {
         Ok(None)
     }
 
-    fn load_snapshot(&mut self, offset: i64) -> Result<Option<Loaded>> {
+    pub(super) fn load_snapshot(&mut self, offset: i64) -> Result<Option<Loaded>> {
         let name = segment_file_name(offset, Kind::Snapshot);
         let bytes = self.device.read_small(&self.dir.join(&name), SNAPSHOT_LIMIT_BYTES)?.unwrap_or_default();
         match codec::decode(&bytes) {

@@ -32,8 +32,13 @@ impl Recovery<'_> {
 
     /// Everything remembered of the log below `end`.
     pub fn remembered(&self, end: i64) -> ProducerTable {
+        self.remembered_with(None, end)
+    }
+
+    /// The same, and what `stored`, the snapshot that stands there, still knows: batches may have gone with their segment.
+    pub(super) fn remembered_with(&self, stored: Option<&ProducerTable>, end: i64) -> ProducerTable {
         let mut table = self.view.producers.clone();
-        for (id, old) in self.memory(end).iter() {
+        for (id, old) in self.memory(stored, end).iter() {
             let entry = match table.get(id) {
                 None => Some(old.forget()),
                 Some(found) => with_older_batches(&old, &found),
@@ -45,11 +50,12 @@ impl Recovery<'_> {
         if planted(Bug::WindowOfOne) { newest_batches(&table) } else { table }
     }
 
-    /// What is kept and what the newest file says, below `end`: they may come from farther on. Without transactions.
-    fn memory(&self, end: i64) -> ProducerTable {
+    /// What is kept and what files say, below `end`: they may come from farther on. Without transactions.
+    fn memory(&self, stored: Option<&ProducerTable>, end: i64) -> ProducerTable {
         let mut memory = ProducerTable::new();
         let ahead = self.ahead.as_ref().filter(|(offset, _)| *offset <= end).map(|(_, table)| table);
-        for (id, entry) in self.kept.iter().chain(ahead.into_iter().flat_map(ProducerTable::iter)) {
+        let files = stored.into_iter().chain(ahead);
+        for (id, entry) in self.kept.iter().chain(files.flat_map(ProducerTable::iter)) {
             let Some(mut entry) = up_to(entry, end) else { continue };
             (entry.txn_first_offset, entry.coordinator_epoch) = (None, -1);
             // What is kept has seen every batch that the file may tell of, and perhaps more.
@@ -94,10 +100,15 @@ impl Recovery<'_> {
         self.kept = beside.producers;
     }
 
-    /// Adds what was in memory before the log was cut to `end`, of producers that no file tells of.
+    /// Adds what was in memory before the log was cut to `end`: producers that no file tells of, and batches that went with
+    /// their segment.
     pub fn keep_from(&mut self, before: &ProducerTable, end: i64) {
         for (id, entry) in before.iter().filter_map(|(id, entry)| Some((id, below(&entry, end)?))) {
-            if self.kept.get(id).is_none() {
+            let entry = match self.kept.get(id) {
+                None => Some(entry),
+                Some(kept) => with_older_batches(&entry, &kept),
+            };
+            if let Some(entry) = entry {
                 self.kept.put(id, entry);
             }
         }

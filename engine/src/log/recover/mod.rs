@@ -412,12 +412,17 @@ impl<'a> Recovery<'a> {
         // What was put off could not be told from what comes behind this offset.
         self.supply_all()?;
         let name = segment_file_name(base, Kind::Snapshot).to_string();
-        self.snapshots_due.push_back(match self.begun {
+        let due = match self.begun {
             // Many perhaps: it is written in the background.
             Some(_) => SnapshotDue::view(name, self.view.producers.freeze(), meta, false),
-            None => SnapshotDue::ready(name, codec::encode(&mut self.remembered(base), &meta)),
-        });
-        if !known {
+            None => {
+                let stored = if known { self.load_snapshot(base)? } else { None };
+                let mut all = self.remembered_with(stored.as_ref().map(|stored| &stored.table), base);
+                SnapshotDue::ready(name, codec::encode(&mut all, &meta))
+            }
+        };
+        self.snapshots_due.push_back(due);
+        if !self.layout.snapshots.contains(&base) {
             self.layout.snapshots.push(base);
             self.layout.snapshots.sort_unstable();
         }
