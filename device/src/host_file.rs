@@ -215,9 +215,27 @@ impl HostFile {
         self.check_span("prepare", from, to)?;
         self.unless_full(|| {
             // Whatever the device's refusal was: writing shows what it is worth.
-            let zeroed = self.zero_by_device(from, to).or_else(|_refusal| self.write_zeroes(from, to, piece_bytes));
+            let zeroed = self.zero_by_device(from, to).or_else(|_refusal| {
+                self.extend(to)?;
+                self.write_zeroes(from, to, piece_bytes)
+            });
             zeroed.and_then(|()| self.sync("prepare"))
         })
+    }
+
+    /// Makes the file so long in one step, where that is possible. Each write that extends a file has it to itself, and a
+    /// write of the log that comes meanwhile waits; those within its length go side by side.
+    fn extend(&self, to: u64) -> Result<()> {
+        let length = self.length()?;
+        if to <= length {
+            return Ok(());
+        }
+        let extend = || rustix::fs::fallocate(&self.buffered, FallocateFlags::empty(), length, to - length);
+        match retry_on_intr(extend) {
+            Err(full @ (Errno::NOSPC | Errno::DQUOT)) => Err(self.failed("prepare", full)),
+            // As above: the writes extend it then.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// `FALLOC_FL_ZERO_RANGE`: the file system notes that nothing was written there. It tells so of a part until a write to

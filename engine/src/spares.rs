@@ -23,10 +23,10 @@ use crate::error::Result;
 
 /// Most that is written in one step of making a file ready, bytes: so that what is ready can be used while the rest is
 /// being made.
-pub(crate) const PIECE_BYTES: u64 = 8 << 20;
+pub(crate) const PIECE_BYTES: u64 = 2 << 20;
 
 /// Made ready in a hurry after an append had to wait. In between the device is the appends'.
-const HURRY_BYTES: u64 = 64 << 20;
+const HURRY_BYTES: u64 = 4 << 20;
 
 /// How space is made ready. It reads as zeroes either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,13 @@ impl Spares {
         Some(stock.ready.swap_remove(at))
     }
 
+    /// The spare of which most is ready, however little: for who goes on with it rather than begin a new one.
+    pub fn take_largest(&self) -> Option<Spare> {
+        let mut stock = self.stock.lock();
+        let (at, _) = stock.ready.iter().enumerate().max_by_key(|(_, spare)| spare.prepared)?;
+        Some(stock.ready.swap_remove(at))
+    }
+
     /// A new file with its first `bytes` ready, or the first piece of them.
     pub fn make(&self, bytes: u64, space: Space) -> Result<Spare> {
         let path = self.next_path();
@@ -192,6 +199,8 @@ impl Spares {
         let whole = file.length()?.next_multiple_of(BLOCK_BYTES as u64);
         let room = self.stock.lock().bytes() + whole <= self.limit_bytes;
         if whole == 0 || !room || file.is_linked_elsewhere()? {
+            // The last who holds it, so that it can go a piece at a time.
+            drop(file);
             self.device.remove(path)?;
             return Ok(());
         }
@@ -287,7 +296,9 @@ impl Spares {
 
     /// Removes a spare's file.
     pub fn remove(&self, spare: Spare) -> Result<()> {
-        self.device.remove(&spare.path)?;
+        let Spare { file, path, .. } = spare;
+        drop(file);
+        self.device.remove(&path)?;
         Ok(())
     }
 }

@@ -362,7 +362,8 @@ fn take_turn(state: &mut State, pool: &BufferPool, began_ns: u64) -> Turn {
     // The end of a segment becomes durable together with the birth of the next, if that is waited for too.
     let waits_for_next = group.as_ref().is_some_and(|group| group.seal_at.is_some()) && durable_wanted > number;
     let durable = durable_wanted > durable && !waits_for_next;
-    state.window.count_turn(group.as_ref().map_or(0, |group| (group.length - group.carried) as u64), durable);
+    let bytes = group.as_ref().map_or(0, |group| (group.length - group.carried) as u64);
+    state.window.count_turn(bytes, durable, began_ns);
     Turn {
         group,
         file,

@@ -21,9 +21,9 @@ use crate::spares::{PIECE_BYTES, Space, Spare};
 const LEAST_WINDOW_BYTES: u64 = 64 << 10;
 /// More is no help to the fastest writer, and a roll before the segment is full has to give it back, with appends behind it.
 const MOST_WINDOW_BYTES: u64 = 64 << 20;
-/// A window that is used up sooner than this was too small, one that lasts so much longer was too large.
-const SHORT_NS: u64 = 1_000_000_000;
-const LONG_NS: u64 = 16 * SHORT_NS;
+/// So long a time's appends are kept ready for; how fast they come is measured over the last of the shorter times.
+const AHEAD_NS: u64 = 125_000_000;
+const MEASURED_NS: u64 = AHEAD_NS / 4;
 
 /// Where so much is written between two syncs, zeroes in front of it take the disk longer than the syncs over space that is
 /// only allocated: 80 us each where a disk writes 3 GB/s. From a quarter of this on, but that is close.
@@ -106,13 +106,15 @@ impl State {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { bytes: LEAST_WINDOW_BYTES, used_up_ns: 0, target: 0, asked: false, unsynced: 0, between_syncs: 0 }
+        let bytes = LEAST_WINDOW_BYTES;
+        Self { bytes, counted: 0, since_ns: 0, target: 0, asked: false, unsynced: 0, between_syncs: 0 }
     }
 }
 
 impl Window {
     /// Called for each turn, with what it carries.
-    pub(super) fn count_turn(&mut self, bytes: u64, durable: bool) {
+    pub(super) fn count_turn(&mut self, bytes: u64, durable: bool, now_ns: u64) {
+        self.measure(bytes, now_ns);
         self.unsynced += bytes;
         if durable {
             self.between_syncs = (3 * self.between_syncs + std::mem::take(&mut self.unsynced)) / 4;
@@ -127,14 +129,22 @@ impl Window {
         }
     }
 
-    /// Called when it is used up.
-    fn widen(&mut self, now_ns: u64, whole_bytes: u64) {
-        let lasted_ns = now_ns.saturating_sub(std::mem::replace(&mut self.used_up_ns, now_ns));
-        if lasted_ns < SHORT_NS {
-            self.bytes = (self.bytes * 2).min(whole_bytes.clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES));
-        } else if lasted_ns > LONG_NS {
-            self.bytes = (self.bytes / 4).max(LEAST_WINDOW_BYTES);
+    /// What comes faster widens it at once, what comes slower narrows it a little each time.
+    fn measure(&mut self, bytes: u64, now_ns: u64) {
+        self.counted += bytes;
+        let took_ns = now_ns.saturating_sub(self.since_ns);
+        if took_ns < MEASURED_NS {
+            return;
         }
+        let counted = u128::from(std::mem::take(&mut self.counted));
+        self.since_ns = now_ns;
+        let ahead = (counted * u128::from(AHEAD_NS) / u128::from(took_ns)) as u64;
+        self.bytes = ahead.max(self.bytes / 4 * 3).clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES);
+    }
+
+    /// Called when an append had to wait: it is too small, whatever was measured.
+    fn widen(&mut self) {
+        self.bytes = (self.bytes * 2).min(MOST_WINDOW_BYTES);
     }
 }
 
@@ -152,8 +162,7 @@ impl Shared {
             self.space.wait(&mut state);
             return Ok(state);
         }
-        let whole = state.whole_bytes();
-        state.window.widen(self.clock.monotonic_ns(), whole);
+        state.window.widen();
         self.prepare(&mut state, need)?;
         Ok(state)
     }
@@ -171,7 +180,6 @@ impl Shared {
 
     /// Makes ready what is needed soon, a piece at a time; a full disk is no error here.
     pub(crate) fn prepare_ahead(&self) -> Result<()> {
-        let mut began = false;
         loop {
             let mut state = self.state.lock();
             let need = state.space_ahead().filter(|_| !state.preparing);
@@ -179,10 +187,6 @@ impl Shared {
                 state.window.asked = false;
                 return Ok(());
             };
-            if !std::mem::replace(&mut began, true) {
-                let whole = state.whole_bytes();
-                state.window.widen(self.clock.monotonic_ns(), whole);
-            }
             match self.prepare(&mut state, need) {
                 Ok(()) => {}
                 Err(error) if error.is_full() => {
@@ -248,8 +252,10 @@ impl Shared {
         let mut held = state.spare.take();
         let space = state.window.space();
         let made = MutexGuard::unlocked(state, || {
-            // What is allocated and not written is a beginning, where there is none.
-            let begun = || held.is_none().then(|| self.spares.take(bytes, Space::Allocated)).flatten();
+            // What is allocated and not written is a beginning, where there is none, and so is what is too short: a segment
+            // that was freed is as long as its batches, which seldom fill it.
+            let begun = || self.spares.take(bytes, Space::Allocated).or_else(|| self.spares.take_largest());
+            let begun = || held.is_none().then(begun).flatten();
             if let Some(ready) = self.spares.take(bytes, space).or_else(begun) {
                 return held.take().map_or(Ok(()), |small| self.spares.give(small)).map(|()| ready);
             }
@@ -320,7 +326,10 @@ impl Shared {
     /// Rolls now, whatever the segment holds; answers the base offset of the active segment.
     pub(crate) fn roll(&self) -> Result<i64> {
         // Made ready here, or the first append behind the roll waits for it. On a full disk the roll takes place without.
-        let mut ready_bytes = self.state.lock().window.bytes.min(PIECE_BYTES) as usize;
+        let mut ready_bytes = {
+            let state = self.state.lock();
+            state.window.bytes.min(PIECE_BYTES).min(state.whole_bytes()) as usize
+        };
         loop {
             let mut state = self.state.lock();
             state.check_writable()?;
@@ -343,5 +352,33 @@ impl Shared {
             self.upkeep()?;
             return Ok(end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_ready_follows_the_rate() {
+        let (mut window, mut now_ns) = (Window::default(), 1_u64 << 40);
+        let mut write = |bytes: u64, each_ns: u64, turns: u64| {
+            for _ in 0..turns {
+                now_ns += each_ns;
+                window.count_turn(bytes, true, now_ns);
+            }
+            window.bytes
+        };
+        let ahead = |bytes_per_s: u64| bytes_per_s / (1_000_000_000 / AHEAD_NS);
+        assert_eq!(write(4_000, 1_000_000_000, 3), LEAST_WINDOW_BYTES);
+        let slow = write(40_000, 1_000_000, 200);
+        assert!((ahead(39_000_000)..ahead(41_000_000)).contains(&slow), "{slow} at 40 MB/s");
+        // Faster at once, slower little by little.
+        let fast = write(400_000, 1_000_000, 2 * MEASURED_NS / 1_000_000);
+        assert!(fast > ahead(300_000_000), "{fast} at 400 MB/s");
+        let pause = write(4_000, 1_000_000_000, 1);
+        assert!(pause > fast / 2 && pause < fast, "{pause} behind a pause");
+        assert_eq!(write(4_000, 1_000_000_000, 40), LEAST_WINDOW_BYTES);
+        assert_eq!(write(4_000_000, 1_000_000, 100), MOST_WINDOW_BYTES);
     }
 }

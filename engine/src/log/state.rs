@@ -201,11 +201,12 @@ impl Group {
     }
 }
 
-/// How far ahead of its end a log has its space made ready: as far as it needed of late.
+/// How far ahead of its end a log has its space made ready: as far as it will go in a moment, by how fast it went of late.
 pub(crate) struct Window {
     pub bytes: u64,
-    /// When it was last used up, monotonic ns.
-    pub used_up_ns: u64,
+    /// So many bytes were carried since then, monotonic ns.
+    pub counted: u64,
+    pub since_ns: u64,
     /// The active file is to be ready up to here.
     pub target: u64,
     /// The background has been asked.
