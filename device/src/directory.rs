@@ -3,6 +3,7 @@
 use crate::device::{DeviceLock, DirectoryEntry, Result};
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::record_lock;
+use crate::removal;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{DirEntry, Metadata};
@@ -67,7 +68,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 pub(crate) fn remove(path: &Path) -> Result<bool> {
-    found("remove", path, std::fs::remove_file(path))
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    found("remove", path, removal::remove(path, || sync_directory(directory)))
 }
 
 pub(crate) fn remove_directory(path: &Path) -> Result<bool> {

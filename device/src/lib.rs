@@ -13,6 +13,7 @@ mod prefetch;
 mod arena;
 
 mod record_lock;
+mod removal;
 
 pub mod buffers;
 
