@@ -90,6 +90,16 @@ bugs! {
     CleanMarkTooEarly,
     /// Only the newest batch of each producer survives a restart.
     WindowOfOne,
+    /// Retention by time takes what is young.
+    RetentionOfTheYoung,
+    /// A producer that is out of memory is taken for one that nobody knows.
+    SpilledTakenForUnknown,
+    /// Producers that are out of memory are left out of snapshots.
+    SpilledLeftOut,
+    /// What stood out of memory may be written over while a snapshot still reads it.
+    SpilledPlaceReused,
+    /// A truncation looks only at producers that are in memory.
+    TruncationForgetsSpilled,
     /// Producers expire by the age of the snapshot, before what follows it is read.
     ExpiryBeforeReplay,
     /// What a client's timestamps say decides how old its batches are.

@@ -25,8 +25,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(number: usize) -> Self {
-        let producer_id = if number == NOBODY { -1 } else { 1000 + number as i64 };
+    /// Each two clients have neighbouring ids, and those of one pair lie so far from the next.
+    pub(crate) fn new(number: usize, pair_stride: i64) -> Self {
+        let (pair, second) = (number as i64 / 2, number as i64 % 2);
+        let producer_id = if number == NOBODY { -1 } else { 1000 + pair * pair_stride + second };
         Self { number, producer_id, epoch: 0, coordinator_epoch: 0 }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) follows_end: [bool; LOGS],
     /// Whether client timestamps are anything but the time.
     pub(crate) odd_timestamps: bool,
+    /// How far the ids of one pair of clients lie from those of the next. Where memory ends, near ones leave it together.
+    pub(crate) pair_stride: i64,
 }
 
 /// What happens once.
@@ -164,7 +166,7 @@ impl Plan {
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Setup { config, txn_version, follows_end, odd_timestamps } = &self.setup;
+        let Setup { config, txn_version, follows_end, odd_timestamps, pair_stride } = &self.setup;
         let Config { segment_bytes, segment_ms, index_interval_bytes, retention_bytes, .. } = config;
         write!(
             f,
@@ -172,16 +174,23 @@ impl std::fmt::Display for Plan {
         )?;
         let Config { flush_messages, producer_id_expiration_ms, recovery_budget_ms, .. } = config;
         let verification = config.transaction_partition_verification_enable;
-        write!(f, "retention_bytes {retention_bytes}, flush_messages {flush_messages}, ")?;
+        write!(
+            f,
+            "retention_bytes {retention_bytes}, retention_ms {}, flush_messages {flush_messages}, ",
+            config.retention_ms
+        )?;
         write!(f, "recovery_budget_ms {recovery_budget_ms}, ")?;
         write!(f, "producer_id_expiration_ms {producer_id_expiration_ms}, verification {verification}, ")?;
         write!(f, "transaction version {txn_version}, high watermark follows {follows_end:?}, ")?;
+        write!(f, "producer_memory_bytes {}, pairs {pair_stride} apart, ", config.producer_memory_bytes)?;
         write!(f, "odd timestamps {odd_timestamps}, ends {:?}", self.finale)
     }
 }
 
 impl Setup {
     fn draw(random: &mut Random) -> Self {
+        // Drawn aside: what else a seed says stays as it was.
+        let mut aside = Random::new(random.clone().next());
         let config = Config {
             segment_bytes: random.pick(&[6_000, 16_384, 50_000]),
             index_interval_bytes: random.pick(&[0, 1_000, 4_096]),
@@ -193,6 +202,9 @@ impl Setup {
             transaction_partition_verification_enable: random.percent(60),
             // With the smallest one there is a checkpoint whenever there is something new.
             recovery_budget_ms: random.clone().pick(&[200, 1]),
+            retention_ms: aside.pick(&[604_800_000, 604_800_000, 3_000]),
+            // With the smaller ones whoever is not in use goes out of memory at every chance.
+            producer_memory_bytes: aside.pick(&[i64::MAX, i64::MAX, 1, 3_000]),
             ..Config::default()
         };
         Self {
@@ -200,6 +212,7 @@ impl Setup {
             txn_version: random.pick(&[0, 0, 2]),
             follows_end: [true, random.percent(50)],
             odd_timestamps: random.percent(20),
+            pair_stride: aside.pick(&[2, 2, 100, 1 << 33]),
         }
     }
 }

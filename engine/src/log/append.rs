@@ -184,7 +184,7 @@ impl Shared {
             }
             let mut ids = candidates.iter().flat_map(|candidate| &candidate.incoming).map(|batch| batch.producer_id);
             let table = &state.producers;
-            if let Some(id) = ids.find(|id| table.is_away(*id)) {
+            if let Some(id) = ids.find(|id| table.is_away(*id)).filter(|_| !planted(Bug::SpilledTakenForUnknown)) {
                 self.supply(state, id)?;
                 continue;
             }

@@ -110,7 +110,8 @@ impl Shared {
             );
         }
         if config.retention_ms >= 0 {
-            let oldest = self.clock.now_ms().saturating_sub(config.retention_ms);
+            let kept_ms = if planted(Bug::RetentionOfTheYoung) { 0 } else { config.retention_ms };
+            let oldest = self.clock.now_ms().saturating_sub(kept_ms);
             deleted.extend(self.delete_while(|state, base, _| state.segments[&base].retention_timestamp() < oldest)?);
         }
         Ok(deleted)

@@ -11,6 +11,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile, OpenMode};
 use oncelog_formats::crc32c::crc32c;
 use oncelog_snapshot::codec::STEP_ENTRIES;
@@ -99,7 +100,7 @@ impl Spill {
     /// A place of so many blocks: the file grows when it is written.
     fn allocate(&mut self, blocks: usize, nobody_reads: bool) -> SpillPlace {
         self.written += 1;
-        if nobody_reads && self.reading == 0 {
+        if (nobody_reads && self.reading == 0) || planted(Bug::SpilledPlaceReused) {
             for (place, blocks) in self.freed.drain(..) {
                 self.free[blocks - 1].push(place);
             }
@@ -339,7 +340,7 @@ impl Shared {
 
     /// Gets the lines of a view's blocks that were spilled. The view keeps their places from being used again.
     fn fill(&self, blocks: &mut [FrozenBlock]) -> Result<()> {
-        if blocks.iter().all(|block| block.spilled.is_none()) {
+        if blocks.iter().all(|block| block.spilled.is_none()) || planted(Bug::SpilledLeftOut) {
             return Ok(());
         }
         let Some(file) = self.state.lock().spill.file.clone() else { return Err(Error::Closed) };

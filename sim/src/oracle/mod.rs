@@ -179,6 +179,27 @@ impl Oracle {
         &self.facts[self.facts.partition_point(|fact| fact.last_offset < offset)..]
     }
 
+    /// Retention took these offsets: what was too old, or what the log had beyond its size, and nothing that may still be
+    /// taken back (storage.md 4.11).
+    pub(crate) fn check_retained(
+        &self,
+        gone: std::ops::Range<i64>,
+        (retention_bytes, oldest_ms, high_watermark): (usize, i64, i64),
+    ) -> Result<(), String> {
+        if !gone.is_empty() && gone.end > high_watermark {
+            return Err(format!("retention took {gone:?}, the high watermark is {high_watermark}"));
+        }
+        let mut left_bytes: usize = self.from(gone.end).iter().map(|fact| fact.sent.len()).sum();
+        let taken = self.from(gone.start).iter().take_while(|fact| fact.last_offset < gone.end);
+        for fact in taken.collect::<Vec<_>>().into_iter().rev() {
+            if left_bytes < retention_bytes && fact.timestamp >= oldest_ms {
+                return Err(format!("retention took {gone:?}, too much: {left_bytes} bytes are left behind {fact}"));
+            }
+            left_bytes += fact.sent.len();
+        }
+        Ok(())
+    }
+
     pub(crate) fn check_epochs(&self, answer: impl Fn(i32) -> (i32, i64)) -> Result<(), String> {
         if self.holed {
             return Ok(());

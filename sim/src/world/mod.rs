@@ -102,7 +102,7 @@ impl World {
             name: format!("story-{number}"),
             log: None,
             oracle: Oracle::new(verified, expiration_ms),
-            clients: (0..CLIENTS).map(Client::new).collect(),
+            clients: (0..CLIENTS).map(|client| Client::new(client, plan.setup.pair_stride)).collect(),
             tickets: Vec::new(),
             leader_epoch: 0,
             latched: false,

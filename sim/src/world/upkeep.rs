@@ -77,15 +77,22 @@ impl World {
 
     pub(super) fn apply_retention(&mut self, at: usize) {
         let log = self.log(at);
-        let oracle = self.oracle(at);
-        let possible = oracle.start_possible();
+        let oracle = &mut self.partitions[at].oracle;
+        let (start, possible) = (log.log_start_offset(), oracle.start_possible());
         oracle.start_may_be(oracle.end);
         let removed = log.apply_retention();
         self.note(at, || json!({"op": "apply_retention"}));
         match self.expect(at, "retention", removed) {
             // What an earlier call that failed may have stored stands.
             Some(removed) if removed.is_empty() => self.oracle(at).start_is_at_most(possible),
-            Some(_) => self.log_start_is(at, log.log_start_offset()),
+            Some(_) => {
+                let config = &self.setup.config;
+                let oldest_ms = self.clock.now_ms() - config.retention_ms;
+                let limits = (config.retention_bytes as usize, oldest_ms, log.high_watermark());
+                let checked = self.partitions[at].oracle.check_retained(start..log.log_start_offset(), limits);
+                self.hold(at, checked);
+                self.log_start_is(at, log.log_start_offset());
+            }
             None => {}
         }
     }
