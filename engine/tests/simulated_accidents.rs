@@ -612,3 +612,58 @@ fn a_truncation_without_a_snapshot_keeps_the_batches_of_segments_that_are_gone()
     assert_eq!(log.truncate_to(end).expect("a truncation"), end);
     expect_duplicate(&log, &single(7, 0, 10), &first);
 }
+
+fn delete_below(log: &Log, offset: i64) {
+    assert_eq!(log.delete_records(offset).expect("a deletion"), offset);
+    log.apply_retention().expect("retention");
+}
+
+/// What was remembered of an emptied log used to count as all that there is of a producer, against a later snapshot.
+#[test]
+fn an_old_memory_of_a_producer_does_not_hide_a_newer_snapshot() {
+    let (device, place) = place();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    put(&log, &single(7, 0, 10));
+    log.roll().expect("a roll");
+    delete_below(&log, 1);
+    engine.kill();
+    device.kill();
+    let (engine, log) = place.open(&small_segments(1 << 20));
+    let second = put(&log, &single(7, 1, 10));
+    log.roll().expect("a roll");
+    put(&log, &single(8, 0, 10));
+    log.drive().expect("upkeep");
+    delete_below(&log, 2);
+    assert!(device.remove(&place.file("00000000000000000002.snapshot")).expect("a healthy disk"));
+    log.snapshot().expect("a snapshot");
+    engine.kill();
+    device.kill();
+    let (_engine, log) = place.open(&small_segments(1 << 20));
+    expect_duplicate(&log, &single(7, 1, 10), &second);
+}
+
+/// The newest snapshot at the log start becomes a file of ours. A crash before the older ones were removed used to leave one
+/// of them as the newest that there is.
+#[test]
+fn a_crash_while_old_snapshots_are_removed_forgets_no_batch() {
+    let retention_bytes = single(8, 0, 10).len() as i64;
+    let config = Config { retention_bytes, ..small_segments(1 << 20) };
+    for operations in 0..100 {
+        let (device, place) = place();
+        let (engine, log) = place.open(&config);
+        put(&log, &single(7, 0, 10));
+        log.snapshot().expect("a snapshot");
+        let second = put(&log, &single(7, 1, 10));
+        log.roll().expect("a roll");
+        put(&log, &single(8, 0, 10));
+        assert_eq!(log.apply_retention().expect("retention"), [0]);
+        log.sync().expect("a checkpoint");
+        engine.kill();
+        device.crash_after(operations);
+        let interrupted = place.try_engine().map(|engine| (engine.log(NAME, common::options(&config)), engine));
+        interrupted.into_iter().for_each(|(_, engine)| engine.kill());
+        device.kill();
+        let (_engine, log) = place.open(&config);
+        expect_duplicate(&log, &single(7, 1, 10), &second);
+    }
+}

@@ -200,12 +200,15 @@ impl Shared {
         state.newest_snapshot = state.newest_snapshot.min(kept.last().copied().unwrap_or(-1));
         drop(state);
         let better = |o: &i64| *o <= log_start && (*o > memory_offset || memory_offset > log_start);
-        if let Some(at) = strays.iter().rposition(better) {
-            let from = self.dir.join(segment_file_name(strays.remove(at), Kind::Snapshot));
+        let memory = strays.iter().rposition(better).map(|at| strays.remove(at));
+        // Older ones go first: a crash in between must not leave one of them as the newest there is.
+        self.remove_snapshots(&strays)?;
+        if let Some(offset) = memory {
+            let from = self.dir.join(segment_file_name(offset, Kind::Snapshot));
             self.device.rename(&from, &self.dir.join(MEMORY_FILE))?;
             self.device.sync_directory(&self.dir)?;
         }
-        self.remove_snapshots(&strays)
+        Ok(())
     }
 
     /// Removes snapshots of records that are no more: other records will get their offsets.

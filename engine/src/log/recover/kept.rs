@@ -58,9 +58,9 @@ impl Recovery<'_> {
         for (id, entry) in self.kept.iter().chain(files.flat_map(ProducerTable::iter)) {
             let Some(mut entry) = up_to(entry, end) else { continue };
             (entry.txn_first_offset, entry.coordinator_epoch) = (None, -1);
-            // What is kept has seen every batch that the file may tell of, and perhaps more.
+            // What is kept has seen every batch that a file tells of, unless its segment is gone.
             let entry = match memory.get(id) {
-                Some(kept) => with_older_batches(&entry, &kept).unwrap_or(kept),
+                Some(other) => newest_of(other, entry),
                 None => entry,
             };
             memory.put(id, entry);
@@ -196,6 +196,13 @@ fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<Prod
         richer.forgotten = Forgotten::Batches;
     }
     Some(richer)
+}
+
+/// The one that knows more of what came last, with what the other knows of before.
+fn newest_of(one: ProducerEntry, other: ProducerEntry) -> ProducerEntry {
+    let comes = |entry: &ProducerEntry| (entry.epoch, entry.last_offset());
+    let (old, new) = if comes(&one) < comes(&other) { (one, other) } else { (other, one) };
+    with_older_batches(&old, &new).unwrap_or(new)
 }
 
 /// The producers with the newest batch of each alone: what a bug can be planted to leave of them.
