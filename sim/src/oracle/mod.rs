@@ -224,10 +224,12 @@ impl Oracle {
         Ok(())
     }
 
-    /// The first record at or behind a time: its offset and timestamp. All records of a batch have one timestamp here.
-    pub(crate) fn at_time(&self, timestamp: i64) -> Option<(i64, i64)> {
-        let found = self.from(self.start_promised).iter().find(|fact| fact.timestamp >= timestamp)?;
-        Some((found.first_offset.max(self.start_promised), found.timestamp))
+    /// The first record at or behind a time: its offset and timestamp. All records of a batch have one timestamp here. The log
+    /// says where it starts: a call that failed may have moved that.
+    pub(crate) fn at_time(&self, timestamp: i64, log_start: i64) -> Option<(i64, i64)> {
+        let start = log_start.clamp(self.start_promised, self.start_possible);
+        let found = self.from(start).iter().find(|fact| fact.timestamp >= timestamp)?;
+        Some((found.first_offset.max(start), found.timestamp))
     }
 
     /// Compares what is found with what was promised to survive: every fact of `survives` or stronger. Then believes

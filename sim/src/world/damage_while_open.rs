@@ -58,7 +58,8 @@ impl World {
         }
         for fact in oracle.from(oracle.start()) {
             for timestamp in [fact.timestamp, fact.timestamp + 1] {
-                let (answer, expected) = (log.offset_for_timestamp(timestamp), oracle.at_time(timestamp));
+                let (answer, expected) =
+                    (log.offset_for_timestamp(timestamp), oracle.at_time(timestamp, log.log_start_offset()));
                 match answer {
                     Ok(answer) if answer == expected => {}
                     Err(Error::Damaged(damage)) if is_of(&damage, files) => {}

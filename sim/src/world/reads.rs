@@ -53,7 +53,7 @@ impl World {
         let oracle = &self.partitions[at].oracle;
         let Some(some) = oracle.from(oracle.start()).get(self.random.index(oracle.facts.len())) else { return };
         let timestamp = some.timestamp + self.random.below(3) as i64 - 1;
-        let expected = oracle.at_time(timestamp);
+        let expected = oracle.at_time(timestamp, state.log_start_offset);
         let answer = self.log(at).offset_for_timestamp(timestamp);
         self.note(at, || json!({"op": "offset_for_timestamp", "timestamp": timestamp}));
         if let Some(answer) = self.expect(at, "a look for a time", answer)
