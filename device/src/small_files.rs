@@ -66,10 +66,15 @@ fn write_out(file: &File) -> std::io::Result<()> {
     const ALL: libc::c_uint =
         libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: takes no memory, and the descriptor is borrowed until it returns.
-    match unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, ALL) } {
-        0 => Ok(()),
-        // An emulated kernel may have no such call; a failure of the disk is told again by the sync then.
-        _ => file.sync_data(),
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, ALL) } == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A file system, an emulated kernel or a sandbox without the call.
+        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::ESPIPE) => file.sync_data(),
+        // Told once: the sync at the end would not hear of it again.
+        _ => Err(error),
     }
 }
 
