@@ -1,8 +1,8 @@
 //! Batches to send, ready but for their sequence number.
 //!
-//! A client that builds each batch anew would be measured along with the log. Here the bytes stay and the sequence number
-//! is changed in place; the checksum follows without reading the batch again, because CRC is linear: each bit of the
-//! sequence number changes it by a pattern that depends on the batch's length alone.
+//! A client that builds each batch anew would be measured along with the log. Here the bytes stay and the sequence
+//! number is changed in place; the checksum follows without reading the batch again, because CRC is linear: each bit of
+//! the sequence number changes it by a pattern that depends on the batch's length alone.
 
 use oncelog_formats::BatchBuilder;
 use oncelog_formats::crc32c::crc32c;

@@ -1,8 +1,8 @@
 //! Processor time, with the kernel's workers in.
 //!
-//! A process's own time misleads here: part of a durable write is done by threads of the kernel, more of it with one way to
-//! sync than with another. So theirs is added, to the nanosecond, from `/proc/*/schedstat`. Other processes stay out. Where
-//! the kernel's threads cannot be seen (a container with its own process table) only the process counts.
+//! A process's own time misleads here: part of a durable write is done by threads of the kernel, more of it with one
+//! way to sync than with another. So theirs is added, to the nanosecond, from `/proc/*/schedstat`. Other processes stay
+//! out. Where the kernel's threads cannot be seen (a container with its own process table) only the process counts.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;

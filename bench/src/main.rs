@@ -1,8 +1,8 @@
 //! Figures of oncelog beside the leanest programs that write the same bytes, and beside what one would use instead.
 //!
-//! A suite is one file under `suites/` and one line in its table; what it compares is a list of names. The systems take turns
-//! within one run, so that a disk that changes its mood changes it for all of them, and what is reported is the median
-//! of the rounds. Figures go to standard output, everything else to standard error.
+//! A suite is one file under `suites/` and one line in its table; what it compares is a list of names. The systems take
+//! turns within one run, so that a disk that changes its mood changes it for all of them, and what is reported is the
+//! median of the rounds. Figures go to standard output, everything else to standard error.
 
 mod batches;
 mod bench;

@@ -56,7 +56,8 @@ impl Arguments {
         self.suite.as_deref() == Some("draw")
     }
 
-    /// The suites asked for, in the order of the table; a name that is none and a system that none of them has are refused.
+    /// The suites asked for, in the order of the table; a name that is none and a system that none of them has are
+    /// refused.
     pub(crate) fn suites(&mut self) -> Result<Vec<&'static Suite>, Failure> {
         let asked = self.suite.as_deref().unwrap_or_default();
         self.options.all = asked == "all";

@@ -1,10 +1,11 @@
-//! `oncelog append`: the lines of a file, each stored exactly once, however often the import is killed and started again.
+//! `oncelog append`: the lines of a file, each stored exactly once, however often the import is killed and started
+//! again.
 //!
 //! The log itself is the only memory of how far an import came. Every batch ends in a record with the header
-//! `oncelog-line`: how many lines are stored with it, and a checksum over all of them. A batch is stored whole or not at
-//! all, so the producer's last batch always tells the truth, whatever the moment of a kill; the count has 64 bits, so
-//! sequence numbers may wrap; and a batch stays readable when the producer's state has expired. A file beside the log was
-//! not chosen: it could disagree with the log.
+//! `oncelog-line`: how many lines are stored with it, and a checksum over all of them. A batch is stored whole or not
+//! at all, so the producer's last batch always tells the truth, whatever the moment of a kill; the count has 64 bits,
+//! so sequence numbers may wrap; and a batch stays readable when the producer's state has expired. A file beside the
+//! log was not chosen: it could disagree with the log.
 
 mod lines;
 mod stored;

@@ -1,8 +1,8 @@
 //! What every command shares: where a log lies, how it is opened, how answers are printed, which exit code they mean.
 //!
 //! Reading commands open the log through an overlay: recovery runs as it would for real, but what it writes stays in
-//! memory. So a directory that another process has open, or that nobody may write to, reads the same way, and no command
-//! needs a second way of loading.
+//! memory. So a directory that another process has open, or that nobody may write to, reads the same way, and no
+//! command needs a second way of loading.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use oncelog::{Device, DeviceKind, Engine, EngineOptions, Log, OpenOptions};
@@ -137,8 +137,8 @@ impl Place {
     }
 }
 
-/// Opens a log for reading, changing nothing on disk and taking no lock. Damage that recovery must not cut off is told on
-/// standard error: what is shown then is not all that was promised.
+/// Opens a log for reading, changing nothing on disk and taking no lock. Damage that recovery must not cut off is told
+/// on standard error: what is shown then is not all that was promised.
 pub fn open_for_reading(place: &Place) -> CliResult<(Engine, Log)> {
     let opened = open_overlaid(place)?;
     for damage in &opened.1.report().damage {

@@ -1,7 +1,7 @@
 //! `oncelog read`: records in offset order, as values, as JSON or as a table.
 //!
-//! With `--isolation committed` the batches of aborted transactions are left out by the list that came with the read, as
-//! Kafka's consumer does it.
+//! With `--isolation committed` the batches of aborted transactions are left out by the list that came with the read,
+//! as Kafka's consumer does it.
 
 use crate::common::{CliError, CliResult, Outcome, Output, Place, bytes_json, open_for_reading};
 use clap::{Args, ValueEnum};
@@ -42,8 +42,8 @@ pub struct ReadArgs {
     /// Stop after this many records.
     #[arg(long, value_name = "RECORDS")]
     max: Option<u64>,
-    /// Go on as the log grows, also while another process writes it; ends with --max, or never. What is shown may not be
-    /// durable yet.
+    /// Go on as the log grows, also while another process writes it; ends with --max, or never. What is shown may not
+    /// be durable yet.
     #[arg(long)]
     follow: bool,
     /// Which records to show.
@@ -161,8 +161,8 @@ fn print_record(output: &mut Output, args: &ReadArgs, header: &BatchHeader, reco
     ))
 }
 
-/// Calls `show` with every data record at or behind `from` that `isolation` shows, in offset order, until it breaks. Answers
-/// the offset behind the last batch that was looked at.
+/// Calls `show` with every data record at or behind `from` that `isolation` shows, in offset order, until it breaks.
+/// Answers the offset behind the last batch that was looked at.
 pub fn each_record(
     log: &Log,
     from: i64,
@@ -186,8 +186,8 @@ pub fn each_record(
     })
 }
 
-/// Calls `visit` with every batch that reaches `from` or lies behind it, and whether `isolation` shows it, until it breaks.
-/// Answers the offset behind the last one.
+/// Calls `visit` with every batch that reaches `from` or lies behind it, and whether `isolation` shows it, until it
+/// breaks. Answers the offset behind the last one.
 pub fn each_batch(
     log: &Log,
     from: i64,

@@ -1,8 +1,9 @@
-//! `oncelog verify`: walks every file of a partition directory, read-only, and names each thing that is wrong by file, byte
-//! and offset.
+//! `oncelog verify`: walks every file of a partition directory, read-only, and names each thing that is wrong by file,
+//! byte and offset.
 //!
-//! It does not go through the engine's loading: what recovery repairs in memory would otherwise never be seen, and the walk
-//! must not share a mistake with the code that it checks. The engine's own opening comes last, and its report is added.
+//! It does not go through the engine's loading: what recovery repairs in memory would otherwise never be seen, and the
+//! walk must not share a mistake with the code that it checks. The engine's own opening comes last, and its report is
+//! added.
 
 mod findings;
 mod history;
@@ -128,7 +129,8 @@ impl Verify<'_> {
         Ok(segments)
     }
 
-    /// Indexes whose segment is not there, before the first that is. An interrupted removal leaves such, a clean stop does not.
+    /// Indexes whose segment is not there, before the first that is. An interrupted removal leaves such, a clean stop
+    /// does not.
     fn check_orphans(&mut self) -> CliResult<()> {
         let names: BTreeMap<String, bool> = self
             .device

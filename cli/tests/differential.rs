@@ -1,10 +1,10 @@
-//! Random scripts through Apache Kafka's own storage classes and through `play`: the same answers, but for the differences
-//! that are named in `docs/differences.md`.
+//! Random scripts through Apache Kafka's own storage classes and through `play`: the same answers, but for the
+//! differences that are named in `docs/differences.md`.
 //!
 //! Without compression, because two encoders need not make the same bytes.
 //!
-//! `ONCELOG_DIFFERENTIAL_SEEDS` names other seeds than the few of every run, `1..2001` for the whole run. Needs Java, Maven (for
-//! Kafka's jars, fetched once) and Python; says why it is skipped where one is missing.
+//! `ONCELOG_DIFFERENTIAL_SEEDS` names other seeds than the few of every run, `1..2001` for the whole run. Needs Java,
+//! Maven (for Kafka's jars, fetched once) and Python; says why it is skipped where one is missing.
 
 mod kafka;
 

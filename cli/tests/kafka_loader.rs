@@ -13,8 +13,8 @@ use std::process::Command;
 
 const SEGMENT_BYTES: u64 = 1500;
 
-/// Four producers, one without an id, two with transactions, over several segments and leader epochs. All records are of
-/// one time: Kafka's snapshots keep a marker's time instead of the batch's own.
+/// Four producers, one without an id, two with transactions, over several segments and leader epochs. All records are
+/// of one time: Kafka's snapshots keep a marker's time instead of the batch's own.
 fn workload(end: &str) -> Vec<Value> {
     let config = json!({"segment_bytes": SEGMENT_BYTES, "transaction_partition_verification_enable": false});
     let mut script = vec![json!({"op": "clock", "ms": 1000}), json!({"op": "open", "dir": "t-0", "config": config})];

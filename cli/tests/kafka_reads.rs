@@ -1,5 +1,5 @@
-//! Committed reads over the same files by Kafka's own log classes and by oncelog, whoever wrote them: the same batches, the same
-//! list of aborted transactions, and so the same records.
+//! Committed reads over the same files by Kafka's own log classes and by oncelog, whoever wrote them: the same batches,
+//! the same list of aborted transactions, and so the same records.
 //!
 //! Needs Java, Maven (for Kafka's jars, fetched once) and Python; says why it is skipped where one is missing.
 

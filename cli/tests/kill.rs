@@ -1,9 +1,9 @@
 //! A kill at any moment under load loses nothing that was answered `Written` or `Durable`, doubles nothing, keeps each
 //! producer's order, and remembers the last five batches of each: real processes, SIGKILL, both devices.
 //!
-//! Each round starts the demo's writer, kills it at a random moment (also while it recovers), opens the log here and holds
-//! what is stored against every answer that the writer got out before it died. `ONCELOG_KILL_ROUNDS` sets the number of
-//! rounds for each device.
+//! Each round starts the demo's writer, kills it at a random moment (also while it recovers), opens the log here and
+//! holds what is stored against every answer that the writer got out before it died. `ONCELOG_KILL_ROUNDS` sets the
+//! number of rounds for each device.
 
 use oncelog::{Append, DeviceKind, Engine, EngineOptions, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_formats::{BatchBuilder, Batches};
@@ -200,7 +200,8 @@ fn parse(line: &str) -> Option<Answer> {
     Some(Answer { producer, batch, offset: number(offset), duplicate: word == "dup" })
 }
 
-/// Reads on from an offset; every batch must be its producer's next one, with its own records. Gives the offset behind it.
+/// Reads on from an offset; every batch must be its producer's next one, with its own records. Gives the offset behind
+/// it.
 fn read_back(log: &Log, from: i64, stored: &mut [Vec<i64>]) -> i64 {
     let mut offset = from;
     loop {

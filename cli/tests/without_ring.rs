@@ -30,8 +30,8 @@ fn chosen(root: &Path) -> (String, String) {
     (report["device"].as_str().unwrap().to_owned(), report["device_reason"].as_str().unwrap().to_owned())
 }
 
-/// Rolls, a transaction, a truncation, a moved log start, a kill, a clean close. Batches large enough that a ring splits
-/// their group.
+/// Rolls, a transaction, a truncation, a moved log start, a kill, a clean close. Batches large enough that a ring
+/// splits their group.
 fn workload(root: &Path) {
     let batch = |producer: i64, sequence: i64, transactional: bool, bytes: usize| {
         let record = json!({"value": "v".repeat(bytes), "timestamp": 1000});

@@ -1,7 +1,7 @@
 //! Runs a command on a machine without io_uring: `without_ring COMMAND [ARGUMENT..]`.
 //!
-//! Denies the making of rings to itself, by a filter that every process it becomes or starts inherits. `.ci/run` has the
-//! tests run so once more, as many containers would run them.
+//! Denies the making of rings to itself, by a filter that every process it becomes or starts inherits. `.ci/run` has
+//! the tests run so once more, as many containers would run them.
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::os::unix::process::CommandExt;

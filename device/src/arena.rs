@@ -1,12 +1,12 @@
-//! Memory that stays where it is, so that a ring can have it registered: the kernel then looks up its pages once instead
-//! of at every write.
+//! Memory that stays where it is, so that a ring can have it registered: the kernel then looks up its pages once
+//! instead of at every write.
 //!
-//! Registration pins the pages under an address. A buffer that was freed, and another allocated at the same address, would
-//! be written from the old pages; so what is registered is one mapping that nobody frees while a ring has it, and buffers
-//! are lent out of it. It is small because it counts against `RLIMIT_MEMLOCK`.
+//! Registration pins the pages under an address. A buffer that was freed, and another allocated at the same address,
+//! would be written from the old pages; so what is registered is one mapping that nobody frees while a ring has it, and
+//! buffers are lent out of it. It is small because it counts against `RLIMIT_MEMLOCK`.
 //!
-//! Arenas that are not registered lend what the first has no room for, for another reason: the first touch of a page costs
-//! more than filling it, and memory that is cut anew for each size is touched once for all.
+//! Arenas that are not registered lend what the first has no room for, for another reason: the first touch of a page
+//! costs more than filling it, and memory that is cut anew for each size is touched once for all.
 #![expect(unsafe_code, reason = "lends disjoint parts of a mapping as mutable bytes")]
 
 use crate::huge_pages::HugePages;
@@ -49,8 +49,8 @@ impl Arena {
         self.lent.lock().count_zeros() as usize * UNIT_BYTES
     }
 
-    /// Lends `bytes`, a multiple of [`UNIT_BYTES`] but not zero; `None` where no such run is free. Holds whatever its last
-    /// user left.
+    /// Lends `bytes`, a multiple of [`UNIT_BYTES`] but not zero; `None` where no such run is free. Holds whatever its
+    /// last user left.
     pub(crate) fn lend(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
         let units = bytes / UNIT_BYTES;
         let run = u64::MAX.checked_shr(u64::BITS.checked_sub(units as u32)?)?;
@@ -83,8 +83,8 @@ impl Lease {
 
     pub(crate) fn as_slice(&self) -> &[u8] {
         let (start, length) = self.place();
-        // SAFETY: the units lie inside the mapping, which `arena` keeps and the kernel handed out initialised. Their bits
-        // are set in `lent` until this value is dropped, so no other lease has them, and `self` is borrowed.
+        // SAFETY: the units lie inside the mapping, which `arena` keeps and the kernel handed out initialised. Their
+        // bits are set in `lent` until this value is dropped, so no other lease has them, and `self` is borrowed.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// Opens a device; one line about it goes to the log.
 ///
 /// [`DeviceKind::Auto`] takes a ring where this machine gives one and [`DeviceKind::Blocking`] where it does not
-/// (`kernel.io_uring_disabled`, a filter that answers `EPERM`, a kernel without it); [`Device::describe`] tells the reason.
+/// (`kernel.io_uring_disabled`, a filter that answers `EPERM`, a kernel without it); [`Device::describe`] tells the
+/// reason.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! The reference device: every call on the calling thread, durable writes by `pwritev2(RWF_DSYNC)`.
 //!
-//! For one log with few writers it is as fast as a ring (`docs/performance.md`), and it works wherever files do; the ring
-//! adds depth for large writes. Both keep the same promises and write the same bytes.
+//! For one log with few writers it is as fast as a ring (`docs/performance.md`), and it works wherever files do; the
+//! ring adds depth for large writes. Both keep the same promises and write the same bytes.
 
 use crate::buffers::{AlignedBuffer, BufferPool};
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};

@@ -1,9 +1,9 @@
 //! Memory that direct I/O accepts: block-aligned, initialised, reused.
 //!
-//! A small buffer is a `Vec` of aligned blocks rather than a raw allocation: growth and release are the standard library's,
-//! and the only unsafe step is to look at the blocks as bytes. One of [`HUGE_FROM_BYTES`] or more lies in huge pages, which
-//! direct transfers of that size are 1.6 to 2.5 times faster with. Buffers come from a pool because the first touch of a
-//! fresh page costs microseconds.
+//! A small buffer is a `Vec` of aligned blocks rather than a raw allocation: growth and release are the standard
+//! library's, and the only unsafe step is to look at the blocks as bytes. One of [`HUGE_FROM_BYTES`] or more lies in
+//! huge pages, which direct transfers of that size are 1.6 to 2.5 times faster with. Buffers come from a pool because
+//! the first touch of a fresh page costs microseconds.
 #![expect(unsafe_code, reason = "views a slice of aligned blocks as bytes")]
 
 use crate::arena::{ARENA_BYTES, Arena, Lease, UNIT_BYTES};
@@ -63,8 +63,8 @@ impl AlignedBuffer {
     /// All bytes.
     pub fn as_slice(&self) -> &[u8] {
         match &self.memory {
-            // SAFETY: `Block` is `repr(C)` around `[u8; BLOCK_BYTES]` with size equal to its alignment (asserted above), so
-            // the vector's blocks are consecutive initialised bytes; the borrow of `self` keeps them.
+            // SAFETY: `Block` is `repr(C)` around `[u8; BLOCK_BYTES]` with size equal to its alignment (asserted
+            // above), so the vector's blocks are consecutive initialised bytes; the borrow of `self` keeps them.
             Memory::Blocks(blocks) => unsafe {
                 std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len() * BLOCK_BYTES)
             },
@@ -76,7 +76,8 @@ impl AlignedBuffer {
     /// All bytes, to change.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match &mut self.memory {
-            // SAFETY: as in `as_slice`; any bytes are a valid `Block`, and the exclusive borrow of `self` rules out aliases.
+            // SAFETY: as in `as_slice`; any bytes are a valid `Block`, and the exclusive borrow of `self` rules out
+            // aliases.
             Memory::Blocks(blocks) => unsafe {
                 std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), blocks.len() * BLOCK_BYTES)
             },
@@ -120,8 +121,8 @@ pub struct BufferPool {
     arenas: Option<Mutex<Vec<Arc<Arena>>>>,
 }
 
-/// Buffers of these sizes are lent from arenas, the earliest first: whatever size is in use now gets the memory that was in
-/// use last, in huge pages. Smaller ones gain nothing by it, larger ones have huge pages of their own.
+/// Buffers of these sizes are lent from arenas, the earliest first: whatever size is in use now gets the memory that
+/// was in use last, in huge pages. Smaller ones gain nothing by it, larger ones have huge pages of their own.
 const LEASED_BYTES: std::ops::RangeInclusive<usize> = UNIT_BYTES..=ARENA_BYTES;
 
 #[derive(Debug, Default)]
@@ -136,13 +137,14 @@ impl BufferPool {
         Self { idle: Mutex::default(), keep_bytes, arenas: None }
     }
 
-    /// As [`BufferPool::new`], and large buffers are lent from arenas, of which the device may have registered the first.
+    /// As [`BufferPool::new`], and large buffers are lent from arenas, of which the device may have registered the
+    /// first.
     pub(crate) fn with_arenas(keep_bytes: usize, first: Option<Arc<Arena>>) -> Self {
         Self { arenas: Some(Mutex::new(first.into_iter().collect())), ..Self::new(keep_bytes) }
     }
 
-    /// A buffer of at least `least_bytes`, a power of two long. **Its bytes are whatever its last user left**, zeroes if
-    /// it is new.
+    /// A buffer of at least `least_bytes`, a power of two long. **Its bytes are whatever its last user left**, zeroes
+    /// if it is new.
     pub fn take(&self, least_bytes: usize) -> AlignedBuffer {
         let bytes = least_bytes.max(LEAST_POOLED_BYTES).next_power_of_two();
         if let Some(lease) = self.lease(bytes) {
@@ -158,8 +160,8 @@ impl BufferPool {
         AlignedBuffer::new(bytes)
     }
 
-    /// Gives a buffer back; one that is not of a pooled size is freed. Where that makes one too many, one of the size that
-    /// lies idle most is freed: what is in use now comes and goes, what was in use once must not keep it out.
+    /// Gives a buffer back; one that is not of a pooled size is freed. Where that makes one too many, one of the size
+    /// that lies idle most is freed: what is in use now comes and goes, what was in use once must not keep it out.
     pub fn give(&self, buffer: AlignedBuffer) {
         if matches!(buffer.memory, Memory::Leased(_)) {
             drop(buffer);

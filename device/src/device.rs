@@ -3,8 +3,8 @@
 //! What the engine trusts, in numbered sentences; every implementation and the simulator keep exactly these:
 //!
 //! 1. A completed [`DeviceFile::write`] with [`Sync::None`] survives the death of this process, not the loss of power.
-//! 2. A completed [`DeviceFile::write`] with [`Sync::Data`] survives the loss of power, it alone: other writes of the same
-//!    file that completed before without a sync may still be lost.
+//! 2. A completed [`DeviceFile::write`] with [`Sync::Data`] survives the loss of power, it alone: other writes of the
+//!    same file that completed before without a sync may still be lost.
 //! 3. A completed [`DeviceFile::sync`] makes every write of that file completed before it survive the loss of power,
 //!    with the file's size.
 //! 4. A name (created, renamed, removed) survives the loss of power after [`Device::sync_directory`] of its directory.
@@ -17,8 +17,9 @@
 //!
 //! Calls block until done, and the kernel reads no buffer after the call has returned. That was chosen over a
 //! submit/complete interface because one log has at most one group in flight: the depth comes from splitting a large
-//! write inside the device, and no buffer's life ever depends on a caller that drops a future. The exception is a thread
-//! that serves many logs: a [`Lane`] has one write of each on the way, and owns what the kernel reads until it has landed.
+//! write inside the device, and no buffer's life ever depends on a caller that drops a future. The exception is a
+//! thread that serves many logs: a [`Lane`] has one write of each on the way, and owns what the kernel reads until it
+//! has landed.
 
 use crate::buffers::{AlignedBuffer, BufferPool};
 use crate::error::DeviceError;
@@ -32,7 +33,8 @@ pub type Result<T> = std::result::Result<T, DeviceError>;
 
 /// The unit of every direct write: position, length and memory address are multiples of this many bytes.
 ///
-/// 4 KiB satisfies every device that reports a smaller `STATX_DIOALIGN`; a device that needs more is not opened for direct I/O.
+/// 4 KiB satisfies every device that reports a smaller `STATX_DIOALIGN`; a device that needs more is not opened for
+/// direct I/O.
 pub const BLOCK_BYTES: usize = 4096;
 
 /// How durable a write is when the call returns.
@@ -160,8 +162,8 @@ pub trait DeviceFile: Send + std::marker::Sync {
         Ok(filled)
     }
 
-    /// As [`DeviceFile::read`] with position, length and address multiples of [`BLOCK_BYTES`], for large transfers: past the
-    /// page cache where that can be, unless the cache holds all of it.
+    /// As [`DeviceFile::read`] with position, length and address multiples of [`BLOCK_BYTES`], for large transfers:
+    /// past the page cache where that can be, unless the cache holds all of it.
     fn read_blocks(&self, position: u64, blocks: &mut [u8]) -> Result<usize> {
         let done = self.read_direct(position, blocks)?;
         Ok(done + self.read(position + done as u64, &mut blocks[done..])?)
@@ -194,10 +196,11 @@ pub trait DeviceFile: Send + std::marker::Sync {
         self.prepare(from, to)
     }
 
-    /// Makes `from..to` (multiples of [`BLOCK_BYTES`]) exist and read as zeroes without writing them, extending the file; synced
-    /// on return: no power cut brings back what stood there. Its space is taken, so no write to it runs out of any, but the
-    /// first durable write to each part costs more than one to what was [prepared](DeviceFile::prepare).
-    /// `false`: not to be had here, [`DeviceFile::prepare`] is. Out of space is as there.
+    /// Makes `from..to` (multiples of [`BLOCK_BYTES`]) exist and read as zeroes without writing them, extending the
+    /// file; synced on return: no power cut brings back what stood there. Its space is taken, so no write to it runs
+    /// out of any, but the first durable write to each part costs more than one to what was
+    /// [prepared](DeviceFile::prepare). `false`: not to be had here, [`DeviceFile::prepare`] is. Out of space is as
+    /// there.
     fn allocate(&self, _from: u64, _to: u64) -> Result<bool> {
         Ok(false)
     }
@@ -208,7 +211,8 @@ pub trait DeviceFile: Send + std::marker::Sync {
     /// The file was renamed: from now on [`DeviceFile::path`] and errors tell this name.
     fn renamed(&self, to: &Path);
 
-    /// Sets the length: cuts the file, or extends it with a hole. Survives the loss of power after [`DeviceFile::sync`].
+    /// Sets the length: cuts the file, or extends it with a hole. Survives the loss of power after
+    /// [`DeviceFile::sync`].
     fn set_length(&self, length: u64) -> Result<()>;
 }
 

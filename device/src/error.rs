@@ -1,7 +1,8 @@
 //! One error for every door: what was tried, on which path, and what the kernel said.
 //!
 //! It clones (the engine keeps the failure that latched a log and hands it to everyone who asks), which is why the
-//! kernel's error stands behind an [`Arc`]. Nobody reads its text to decide: [`DeviceError::kind`] and the predicates do.
+//! kernel's error stands behind an [`Arc`]. Nobody reads its text to decide: [`DeviceError::kind`] and the predicates
+//! do.
 
 use rustix::io::Errno;
 use std::io;
@@ -104,8 +105,8 @@ impl DeviceError {
         self.kind == DeviceErrorKind::Full
     }
 
-    /// The device has tried and failed, so what it did before is in doubt too. Everything else is a refusal that leaves all as
-    /// it was.
+    /// The device has tried and failed, so what it did before is in doubt too. Everything else is a refusal that leaves
+    /// all as it was.
     pub fn is_failure(&self) -> bool {
         use DeviceErrorKind as Kind;
         matches!(self.kind, Kind::ShortWrite | Kind::Latched | Kind::Injected | Kind::Other)

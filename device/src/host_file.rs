@@ -1,9 +1,9 @@
 //! A file of the host, as both kernel devices hold it: one descriptor through the page cache, one past it.
 //!
-//! Two descriptors because small reads want the page cache, at any alignment and with its read-ahead, and the log's writes
-//! do not: buffered writes dirty pages whose flush then hits everyone. Large reads go past the cache as well: into huge
-//! pages that is faster, and old data evicts nothing. Where the file system refuses
-//! direct I/O the buffered descriptor takes the writes too, with the same promises at a higher cost.
+//! Two descriptors because small reads want the page cache, at any alignment and with its read-ahead, and the log's
+//! writes do not: buffered writes dirty pages whose flush then hits everyone. Large reads go past the cache as well:
+//! into huge pages that is faster, and old data evicts nothing. Where the file system refuses direct I/O the buffered
+//! descriptor takes the writes too, with the same promises at a higher cost.
 //!
 //! Everything here runs on the calling thread and is also what the ring falls back to.
 
@@ -24,9 +24,9 @@ use std::sync::{Arc, LazyLock, OnceLock};
 static ZEROES: LazyLock<AlignedBuffer> = LazyLock::new(|| AlignedBuffer::new(1 << 20));
 
 /// So many at a time where others are not to feel it: a write that comes meanwhile waits behind one such piece, and its
-/// sync takes along what was written of the zeroes. Of durable appends of 64 KiB over rolls one in a thousand took 1.2 ms
-/// beside pieces of 1 MiB and 0.6 beside these; appends in bulk, which wait for the zeroes, lost about a quarter of their
-/// rate (one run).
+/// sync takes along what was written of the zeroes. Of durable appends of 64 KiB over rolls one in a thousand took 1.2
+/// ms beside pieces of 1 MiB and 0.6 beside these; appends in bulk, which wait for the zeroes, lost about a quarter of
+/// their rate (one run).
 const GENTLE_BYTES: usize = 256 << 10;
 
 /// The first reason for which direct I/O was not used, told by [`crate::Device::describe`].
@@ -115,8 +115,9 @@ impl HostFile {
         std::os::fd::AsFd::as_fd(&self.buffered)
     }
 
-    /// Asks for the size and nothing else: once somebody has seen a file's times, the kernel gives the next write a time of
-    /// its own, and with it a change of the inode and a handle of the journal. That was a quarter of a durable append.
+    /// Asks for the size and nothing else: once somebody has seen a file's times, the kernel gives the next write a
+    /// time of its own, and with it a change of the inode and a handle of the journal. That was a quarter of a durable
+    /// append.
     pub(crate) fn length(&self) -> Result<u64> {
         match rustix::fs::statx(&self.buffered, "", AtFlags::EMPTY_PATH, StatxFlags::SIZE) {
             Ok(stat) => Ok(stat.stx_size),
@@ -223,8 +224,8 @@ impl HostFile {
         })
     }
 
-    /// Makes the file so long in one step, where that is possible. Each write that extends a file has it to itself, and a
-    /// write of the log that comes meanwhile waits; those within its length go side by side.
+    /// Makes the file so long in one step, where that is possible. Each write that extends a file has it to itself, and
+    /// a write of the log that comes meanwhile waits; those within its length go side by side.
     fn extend(&self, to: u64) -> Result<()> {
         let length = self.length()?;
         if to <= length {
@@ -238,8 +239,9 @@ impl HostFile {
         }
     }
 
-    /// `FALLOC_FL_ZERO_RANGE`: the file system notes that nothing was written there. It tells so of a part until a write to
-    /// that part has completed, through any crash; the note goes with the journal, which makes the first durable write dearer.
+    /// `FALLOC_FL_ZERO_RANGE`: the file system notes that nothing was written there. It tells so of a part until a
+    /// write to that part has completed, through any crash; the note goes with the journal, which makes the first
+    /// durable write dearer.
     pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<bool> {
         self.check_span("allocate", from, to)?;
         if from == to {
@@ -393,9 +395,9 @@ pub(crate) enum Stopped {
 }
 
 impl Stopped {
-    /// `errno` after `done` bytes. A short write inside a block is gone on with where it stopped, so that its reason (no
-    /// space, mostly) comes to light; where direct I/O refuses such a position, being short is all that is known, and
-    /// no reason to give up direct I/O.
+    /// `errno` after `done` bytes. A short write inside a block is gone on with where it stopped, so that its reason
+    /// (no space, mostly) comes to light; where direct I/O refuses such a position, being short is all that is known,
+    /// and no reason to give up direct I/O.
     pub(crate) fn at(done: usize, errno: Errno) -> Self {
         match errno {
             Errno::INVAL if !done.is_multiple_of(BLOCK_BYTES) => Self::Short(done),

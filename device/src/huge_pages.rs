@@ -1,8 +1,8 @@
 //! Memory in huge pages, for buffers of a megabyte and more.
 //!
-//! A direct transfer is handed to the device as a list of physically contiguous pieces. From 4 KiB pages a mebibyte is 256 of
-//! them, from a huge page it is one: on a virtio disk reads of 1 MiB went from 1.2 to 3.0 GB/s, writes from 3.0 to 5.0.
-//! The kernel gives huge pages as it can (`MADV_HUGEPAGE`); without any this is ordinary memory.
+//! A direct transfer is handed to the device as a list of physically contiguous pieces. From 4 KiB pages a mebibyte is
+//! 256 of them, from a huge page it is one: on a virtio disk reads of 1 MiB went from 1.2 to 3.0 GB/s, writes from 3.0
+//! to 5.0. The kernel gives huge pages as it can (`MADV_HUGEPAGE`); without any this is ordinary memory.
 #![expect(unsafe_code, reason = "maps memory and views it as bytes")]
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -35,8 +35,8 @@ impl HugePages {
         let mapped = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped_bytes, access, MapFlags::PRIVATE) }.ok()?;
         let mapping = NonNull::new(mapped.cast::<u8>())?;
         let skip = mapping.as_ptr().align_offset(HUGE_PAGE_BYTES);
-        // SAFETY: `skip` is below one huge page, and the mapping is one huge page longer than `whole`: the result and the
-        // `whole` bytes behind it lie inside the mapping.
+        // SAFETY: `skip` is below one huge page, and the mapping is one huge page longer than `whole`: the result and
+        // the `whole` bytes behind it lie inside the mapping.
         let start = unsafe { mapping.add(skip) };
         // SAFETY: the range lies inside the mapping just made; the advice changes how it is backed, not what it holds.
         let advised = unsafe { madvise(start.as_ptr().cast(), whole, Advice::LinuxHugepage) };

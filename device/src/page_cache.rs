@@ -1,8 +1,8 @@
 //! Asks whether the page cache holds a part of a file.
 //!
 //! `cachestat` (Linux 6.5) looks and changes nothing. A read with `RWF_NOWAIT`, which answers nearly the same, was not
-//! kept: where pages are missing it has the kernel read ahead, so each direct read behind it went to the disk twice, and
-//! sequential reads came at a third of the disk's speed.
+//! kept: where pages are missing it has the kernel read ahead, so each direct read behind it went to the disk twice,
+//! and sequential reads came at a third of the disk's speed.
 #![expect(unsafe_code, reason = "calls a system call that no binding has yet")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -31,8 +31,8 @@ struct Found {
 /// Whether all of these bytes are there; no, where the kernel does not say.
 pub(crate) fn holds(file: BorrowedFd<'_>, offset: u64, length: u64) -> bool {
     let (range, mut found) = (Range { offset, length }, Found::default());
-    // SAFETY: the call reads a `struct cachestat_range` and fills a `struct cachestat`, whose layouts these are; both live
-    // until it returns, and the descriptor is borrowed for as long.
+    // SAFETY: the call reads a `struct cachestat_range` and fills a `struct cachestat`, whose layouts these are; both
+    // live until it returns, and the descriptor is borrowed for as long.
     let done = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut found, 0_u32) };
     done == 0 && length > 0 && found.cached >= length.div_ceil(PAGE_BYTES)
 }

@@ -1,8 +1,8 @@
 //! Bugs that can be planted, to see that the simulator finds them.
 //!
-//! Every mechanism that keeps a promise names its bug here and asks [`planted`] at the one place where the bug would be.
-//! Without the feature `planted`, which only the simulator's own tests switch on, the answer is a constant `false` and the
-//! question costs nothing. The switch belongs to the thread: a story runs on one.
+//! Every mechanism that keeps a promise names its bug here and asks [`planted`] at the one place where the bug would
+//! be. Without the feature `planted`, which only the simulator's own tests switch on, the answer is a constant `false`
+//! and the question costs nothing. The switch belongs to the thread: a story runs on one.
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident,)*) => {

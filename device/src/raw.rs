@@ -1,7 +1,8 @@
 //! A bare ring for baselines: what the kernel gives to a program that does nothing else.
 //!
-//! Only with the feature `raw`; the engine never uses it. It owns its files and buffers, both registered where the kernel
-//! allows it, so that the caller needs no unsafe code and a baseline lacks nothing that a hand-written program would have.
+//! Only with the feature `raw`; the engine never uses it. It owns its files and buffers, both registered where the
+//! kernel allows it, so that the caller needs no unsafe code and a baseline lacks nothing that a hand-written program
+//! would have.
 #![expect(unsafe_code, reason = "hands the kernel pointers into buffers that the ring owns or a call borrows")]
 
 use crate::buffers::AlignedBuffer;

@@ -1,9 +1,9 @@
 //! A record lock over a whole file that belongs to the open file.
 //!
-//! Java's `FileChannel.tryLock`, by which Kafka keeps a second broker out of a data directory, is a POSIX record lock; `flock`
-//! and record locks do not see each other. POSIX locks of our own would not do: they belong to the process, so two engines
-//! in one would both have it, and closing any descriptor of the file drops it. An open file description lock (Linux 3.15)
-//! excludes POSIX locks and its own kind, and lives as long as the open file.
+//! Java's `FileChannel.tryLock`, by which Kafka keeps a second broker out of a data directory, is a POSIX record lock;
+//! `flock` and record locks do not see each other. POSIX locks of our own would not do: they belong to the process, so
+//! two engines in one would both have it, and closing any descriptor of the file drops it. An open file description
+//! lock (Linux 3.15) excludes POSIX locks and its own kind, and lives as long as the open file.
 #![expect(unsafe_code, reason = "passes a structure to fcntl")]
 
 use rustix::fs::FlockOperation;

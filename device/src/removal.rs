@@ -1,9 +1,9 @@
 //! Removes large files without holding up the disk.
 //!
-//! A file system that discards blocks as it frees them (`mount -o discard`) has the disk do little else meanwhile: 15 to 19 ms
-//! for 125 MB were seen, and durable writes that came then took as long. So the name goes first and for good, and then what
-//! stood behind it, a piece at a time, with the disk left to others in between. Nothing that has a name is ever cut short, and
-//! a file that somebody else holds open, or that has another name, is left to the kernel whole.
+//! A file system that discards blocks as it frees them (`mount -o discard`) has the disk do little else meanwhile: 15
+//! to 19 ms for 125 MB were seen, and durable writes that came then took as long. So the name goes first and for good,
+//! and then what stood behind it, a piece at a time, with the disk left to others in between. Nothing that has a name
+//! is ever cut short, and a file that somebody else holds open, or that has another name, is left to the kernel whole.
 #![expect(unsafe_code, reason = "asks for a lease, which has no safe binding")]
 
 use crate::device::Result;
@@ -53,15 +53,16 @@ fn free_gently(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether no name and no other descriptor, of this process or another, leads to the file: then nobody else can come either.
+/// Whether no name and no other descriptor, of this process or another, leads to the file: then nobody else can come
+/// either.
 fn is_ours_alone(file: &File) -> bool {
     if !file.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
         return false;
     }
     let lease = |kind: libc::c_int| {
-        // SAFETY: takes no memory, and the descriptor is borrowed until it returns. A lease is given for writing only where
-        // there is no other descriptor, and given back at once; the signal that would tell of an opening meanwhile has
-        // nobody to send it.
+        // SAFETY: takes no memory, and the descriptor is borrowed until it returns. A lease is given for writing only
+        // where there is no other descriptor, and given back at once; the signal that would tell of an opening
+        // meanwhile has nobody to send it.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) == 0 }
     };
     lease(libc::F_WRLCK) && lease(libc::F_UNLCK)

@@ -1,8 +1,9 @@
 //! Reads one log, writes another, keeps its position in a third, is killed at random, and stays exactly-once.
 //!
-//! The parent fills the log `orders-0` and starts itself again as a worker, which it kills with SIGKILL again and again. The
-//! worker adds up: for each order it writes the running total to `totals-0` and the position behind the order to
-//! `positions-0`, in one atomic batch. The parent then reads what is there: one total for each order, each the right one.
+//! The parent fills the log `orders-0` and starts itself again as a worker, which it kills with SIGKILL again and
+//! again. The worker adds up: for each order it writes the running total to `totals-0` and the position behind the
+//! order to `positions-0`, in one atomic batch. The parent then reads what is there: one total for each order, each the
+//! right one.
 //!
 //!     cargo run --release -p oncelog --example consume_process_produce -- [orders] [kills]
 

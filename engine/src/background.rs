@@ -1,7 +1,7 @@
 //! The threads of an engine, shared by all its logs, and how a log asks them for work.
 //!
-//! Three kinds, because they wait for different things: the *committer* carries to the device what no caller waits for in
-//! person (futures, one thread with many tickets, appends that asked for no answer; see [`crate::committer`]), the
+//! Three kinds, because they wait for different things: the *committer* carries to the device what no caller waits for
+//! in person (futures, one thread with many tickets, appends that asked for no answer; see [`crate::committer`]), the
 //! *preparer* writes zeroes ahead of the logs, and the *driver* does what has time: side files, checkpoints, files that
 //! may go. None is needed for correctness: without them the callers do the work themselves, in [`crate::Log::drive`] or
 //! where they wait.

@@ -1,8 +1,8 @@
 //! What a read hands out: bytes shared by all who hold them.
 //!
-//! A read must neither copy what is in memory already nor touch fresh pages for each answer. So its bytes lie in buffers
-//! that are lent: from the tail of what was just written, or from the engine's pool. The last one to let go gives the
-//! buffer back.
+//! A read must neither copy what is in memory already nor touch fresh pages for each answer. So its bytes lie in
+//! buffers that are lent: from the tail of what was just written, or from the engine's pool. The last one to let go
+//! gives the buffer back.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use oncelog_device::{AlignedBuffer, BufferPool};
 
 /// A range of a shared buffer; a clone shares it too. Derefs to the bytes.
 ///
-/// While one lives its buffer is not used again, so who keeps many for long keeps their memory: copy (`to_vec`) what is to
-/// be kept. Code that speaks in `bytes::Bytes` gets one without a copy by `Bytes::from_owner(shared)`.
+/// While one lives its buffer is not used again, so who keeps many for long keeps their memory: copy (`to_vec`) what is
+/// to be kept. Code that speaks in `bytes::Bytes` gets one without a copy by `Bytes::from_owner(shared)`.
 #[derive(Clone, Default)]
 pub struct SharedBytes {
     buffer: Option<Arc<Lent>>,

@@ -1,10 +1,10 @@
 //! What a data directory remembers about its logs: Kafka's checkpoint files and the mark of a clean shutdown.
 //!
-//! Each file lists all logs of the directory, so every change is read, changed and replaced whole under one lock. Nothing is
-//! cached: the files are small and changed rarely, and a cache would hide what another program wrote while no log was open.
-//! Reading has three answers ([`Stored`]), because a log start that cannot be read is not a log start of 0. A file that
-//! breaks its format is copied to `<name>.unreadable-oncelog` before it is replaced; one that the device cannot read just
-//! now is left alone and the change fails, since the other logs' entries in it may be good.
+//! Each file lists all logs of the directory, so every change is read, changed and replaced whole under one lock.
+//! Nothing is cached: the files are small and changed rarely, and a cache would hide what another program wrote while
+//! no log was open. Reading has three answers ([`Stored`]), because a log start that cannot be read is not a log start
+//! of 0. A file that breaks its format is copied to `<name>.unreadable-oncelog` before it is replaced; one that the
+//! device cannot read just now is left alone and the change fails, since the other logs' entries in it may be good.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -149,8 +149,8 @@ impl DirectoryCheckpoints {
         }
     }
 
-    /// Writes what is known about one log and keeps all other entries; which unreadable files that replaced.
-    /// A file that would not change is not written. On an error, files before it in the order of [`Offsets`] may be new.
+    /// Writes what is known about one log and keeps all other entries; which unreadable files that replaced. A file
+    /// that would not change is not written. On an error, files before it in the order of [`Offsets`] may be new.
     pub fn update(
         &self,
         device: &dyn Device,

@@ -1,9 +1,9 @@
 //! Groups of many logs on the way to the device at once.
 //!
-//! A caller who waits for one log carries its group himself, which no hand-off can beat. What nobody waits for in person
-//! (futures, one thread with many tickets) and what one caller needs of several logs goes through here: each log's group is
-//! taken as a leader would, all of them leave together, and each lands when it is done. Where the device has no lane for
-//! that, several committer threads carry one group each.
+//! A caller who waits for one log carries its group himself, which no hand-off can beat. What nobody waits for in
+//! person (futures, one thread with many tickets) and what one caller needs of several logs goes through here: each
+//! log's group is taken as a leader would, all of them leave together, and each lands when it is done. Where the device
+//! has no lane for that, several committer threads carry one group each.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::background::Background;
 use crate::error::Result;
 use crate::log::{Ack, Shared, Turn};
 
-/// Where many groups are on the way, so large a part of them is waited for at a time, but no longer than that: each time
-/// the thread wakes, and wakes others, costs more than to land a group.
+/// Where many groups are on the way, so large a part of them is waited for at a time, but no longer than that: each
+/// time the thread wakes, and wakes others, costs more than to land a group.
 const PART: usize = 4;
 const PART_WAIT: Duration = Duration::from_micros(100);
 
@@ -86,8 +86,8 @@ impl Flights {
         }
     }
 
-    /// Makes an append durable in each of these logs, at the same time; the first failure if there is one, and only when
-    /// all have come to an end.
+    /// Makes an append durable in each of these logs, at the same time; the first failure if there is one, and only
+    /// when all have come to an end.
     pub fn commit(&mut self, parts: &[(Arc<Shared>, u64)]) -> Result<()> {
         for (log, number) in parts.iter().take(LANE_DEPTH) {
             log.note_durable_wanted(*number);

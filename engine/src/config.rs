@@ -1,8 +1,8 @@
 //! Settings of a log, under Kafka's names and with Kafka's defaults.
 //!
-//! One table names every setting once, with how its text is read; [`Config::NAMES`], [`Config::set`] and property files all
-//! read from it. Kafka's dots and our underscores mean the same. A value that cannot be meant is refused with the setting's
-//! name rather than clamped: a clamped retention is discovered when the data is gone.
+//! One table names every setting once, with how its text is read; [`Config::NAMES`], [`Config::set`] and property files
+//! all read from it. Kafka's dots and our underscores mean the same. A value that cannot be meant is refused with the
+//! setting's name rather than clamped: a clamped retention is discovered when the data is gone.
 
 use oncelog_formats::{Compression, TimestampType};
 
@@ -155,12 +155,13 @@ settings! {
     file_delete_delay_ms: i64 = 60_000, integer(0, i64::MAX);
     /// A producer without an open transaction is forgotten after this long without a batch.
     producer_id_expiration_ms: i64 = DAY_MS, integer(1, MAX_INT);
-    /// How many producers a log may know. A client's batch of one more is refused with a retriable error until others have
-    /// been forgotten for their silence; those known go on, and nobody is forgotten for the limit. Replication and markers
-    /// are taken whatever it says.
+    /// How many producers a log may know. A client's batch of one more is refused with a retriable error until others
+    /// have been forgotten for their silence; those known go on, and nobody is forgotten for the limit. Replication and
+    /// markers are taken whatever it says.
     max_producers: i64 = i64::MAX, integer(1, i64::MAX);
-    /// Memory for what is known of producers, in bytes: beyond it those that were silent for longest stand in a file, and come
-    /// back when they do. Lone ids, whose neighbours never appended, and producers with an open transaction stay in memory.
+    /// Memory for what is known of producers, in bytes: beyond it those that were silent for longest stand in a file,
+    /// and come back when they do. Lone ids, whose neighbours never appended, and producers with an open transaction
+    /// stay in memory.
     producer_memory_bytes: i64 = i64::MAX, integer(1, i64::MAX);
     /// Whether the first batch of a transaction needs a guard.
     transaction_partition_verification_enable: bool = true, boolean;
@@ -181,8 +182,8 @@ impl Config {
         read(self, name, value.trim())
     }
 
-    /// Reads `name=value` lines over the defaults. Empty lines and lines that begin with `#` or `!` are comments; a name
-    /// that stands twice takes its last value.
+    /// Reads `name=value` lines over the defaults. Empty lines and lines that begin with `#` or `!` are comments; a
+    /// name that stands twice takes its last value.
     pub fn from_properties(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         for (at, line) in text.lines().enumerate() {

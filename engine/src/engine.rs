@@ -60,14 +60,15 @@ pub struct EngineOptions {
     /// Memory that all logs together may hold of what was just written, for those who read it next (bytes). 0: none is
     /// held, and every read goes to the files.
     pub tail_bytes: usize,
-    /// Memory that all logs together may hold of what was read ahead of those who read on in the files (bytes). 0: nothing
-    /// is read ahead. Where something is, an answer may hold less than `max_bytes` allows: it ends where a transfer did.
+    /// Memory that all logs together may hold of what was read ahead of those who read on in the files (bytes). 0:
+    /// nothing is read ahead. Where something is, an answer may hold less than `max_bytes` allows: it ends where a
+    /// transfer did.
     pub read_ahead_bytes: usize,
-    /// Most that segments freed by retention and other spares in stock may take on the disk, bytes. A spare that a busy log
-    /// has fetched already does not count, and a full disk takes the stock back.
+    /// Most that segments freed by retention and other spares in stock may take on the disk, bytes. A spare that a busy
+    /// log has fetched already does not count, and a full disk takes the stock back.
     pub spare_bytes: u64,
-    /// How many threads read and check ahead of the recovery of a log, and how many logs [`Engine::open_behind`] opens at a
-    /// time. Without `driver` there are none. A recovery leads to the same with any number.
+    /// How many threads read and check ahead of the recovery of a log, and how many logs [`Engine::open_behind`] opens
+    /// at a time. Without `driver` there are none. A recovery leads to the same with any number.
     pub recovery_threads: usize,
 }
 
@@ -168,15 +169,16 @@ impl Engine {
         AtomicBatch::new(self.core.ledger.clone(), Arc::as_ptr(&self.core.context.checkpoints) as usize)
     }
 
-    /// For each log an offset at or below its last stable offset, such that every atomic batch lies below it in all of these
-    /// logs or in none. Committed readers that stop there see all of a batch or nothing, at one moment and over all logs.
+    /// For each log an offset at or below its last stable offset, such that every atomic batch lies below it in all of
+    /// these logs or in none. Committed readers that stop there see all of a batch or nothing, at one moment and over
+    /// all logs.
     #[must_use]
     pub fn stable_ends(&self, logs: &[&Log]) -> Vec<i64> {
         self.core.ledger.stable_ends(logs)
     }
 
-    /// One step of what atomic batches leave behind, and one of the logs that [`Engine::open_behind`] was told to open; an
-    /// engine with a driver does this by itself.
+    /// One step of what atomic batches leave behind, and one of the logs that [`Engine::open_behind`] was told to open;
+    /// an engine with a driver does this by itself.
     ///
     /// # Errors
     /// Failures of the log that holds the decisions.
@@ -187,20 +189,20 @@ impl Engine {
         self.core.ledger.drive()
     }
 
-    /// Opens the log `topic-partition`, creating it if there is none; an open one is handed out again. Several threads may
-    /// open several logs at once.
+    /// Opens the log `topic-partition`, creating it if there is none; an open one is handed out again. Several threads
+    /// may open several logs at once.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a name that is none; [`Error::Storage`] where the device has failed, now or at an earlier
-    /// attempt of this engine, which has to be opened again for another one; what else the device refuses, a full disk among
-    /// it. Damage is no error: see [`Log::report`].
+    /// [`Error::InvalidRequest`] for a name that is none; [`Error::Storage`] where the device has failed, now or at an
+    /// earlier attempt of this engine, which has to be opened again for another one; what else the device refuses, a
+    /// full disk among it. Damage is no error: see [`Log::report`].
     pub fn log(&self, name: &str, options: OpenOptions) -> Result<Log> {
         self.core.open(name, options, true)
     }
 
-    /// Has these logs opened in the background, [`EngineOptions::recovery_threads`] at a time and in this order, and returns
-    /// at once. None is begun while [`Engine::log`] opens another, which may be one of these: whoever needs a log now does
-    /// not wait for the rest. A failure is logged, and [`Engine::log`] tells it.
+    /// Has these logs opened in the background, [`EngineOptions::recovery_threads`] at a time and in this order, and
+    /// returns at once. None is begun while [`Engine::log`] opens another, which may be one of these: whoever needs a
+    /// log now does not wait for the rest. A failure is logged, and [`Engine::log`] tells it.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -221,14 +223,15 @@ impl Engine {
         Ok(())
     }
 
-    /// The logs that are being opened right now, and how far each has come. An expected end is that of the scan, which takes
-    /// most of a long recovery.
+    /// The logs that are being opened right now, and how far each has come. An expected end is that of the scan, which
+    /// takes most of a long recovery.
     #[must_use]
     pub fn recoveries(&self) -> Vec<RecoveryProgress> {
         self.core.logs.progress(&*self.core.context.clock)
     }
 
-    /// What this engine and its logs count, in Prometheus' text form. Names and units stay: `docs/metrics.md` lists them.
+    /// What this engine and its logs count, in Prometheus' text form. Names and units stay: `docs/metrics.md` lists
+    /// them.
     ///
     /// Takes the lock of one log after the other, each for the time of a look.
     #[must_use]
@@ -245,8 +248,8 @@ impl Engine {
         &self.core.context.device
     }
 
-    /// Makes `count` spare segments of `bytes` each ready and waits for them: for a start under full load, and for benchmarks.
-    /// Logs take them as they begin and roll; what retention frees is added to them.
+    /// Makes `count` spare segments of `bytes` each ready and waits for them: for a start under full load, and for
+    /// benchmarks. Logs take them as they begin and roll; what retention frees is added to them.
     ///
     /// # Errors
     /// [`Error::StorageFull`] where they do not fit; failures of the device.

@@ -1,9 +1,10 @@
 //! Which leader epoch began where.
 //!
 //! Two truths decide every question here: epochs and start offsets both strictly increase along the list, and the last
-//! write wins over what it contradicts. Held in memory only: whoever owns the cache writes `leader-epoch-checkpoint` when a
-//! change is reported, so that a verdict can be reached before anything is stored ([`EpochCache::would_change`]). A sorted
-//! vector was chosen over a map because entries come and go at its two ends and there are few of them.
+//! write wins over what it contradicts. Held in memory only: whoever owns the cache writes `leader-epoch-checkpoint`
+//! when a change is reported, so that a verdict can be reached before anything is stored
+//! ([`EpochCache::would_change`]). A sorted vector was chosen over a map because entries come and go at its two ends
+//! and there are few of them.
 
 use oncelog_formats::epoch_checkpoint::EpochEntry;
 
@@ -89,7 +90,8 @@ impl EpochCache {
         (if above == 0 { epoch } else { self.entries[above - 1].epoch }, end_offset)
     }
 
-    /// Forgets epochs that begin at or behind `end_offset`; whether anything changed. A negative offset changes nothing.
+    /// Forgets epochs that begin at or behind `end_offset`; whether anything changed. A negative offset changes
+    /// nothing.
     pub fn truncate_from_end(&mut self, end_offset: i64) -> bool {
         let kept = self.entries.partition_point(|entry| entry.start_offset < end_offset);
         let changes = end_offset >= 0 && kept < self.entries.len();

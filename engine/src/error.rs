@@ -92,8 +92,8 @@ pub enum Error {
         /// What is wrong.
         source: FormatError,
     },
-    /// The log knows `max_producers` producers and this one is new; nothing was stored. Those it knows go on, and the same
-    /// append works when some were forgotten for their silence, or the limit was raised.
+    /// The log knows `max_producers` producers and this one is new; nothing was stored. Those it knows go on, and the
+    /// same append works when some were forgotten for their silence, or the limit was raised.
     #[error("producer {producer_id} is new, and the log knows {limit} already")]
     TooManyProducers {
         /// The producer of the refused batch.

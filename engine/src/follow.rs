@@ -1,9 +1,9 @@
 //! Following a log: what is there, and then what comes, without asking again and again.
 //!
 //! One mechanism for threads and for futures: a waker, stored with the offset behind which its owner wants to see
-//! something. Whoever moves the high watermark takes out the wakers that have something to see now, under the log's lock,
-//! and wakes them without it; with nobody waiting that is one look at an empty list. A blocked thread is a waker that
-//! unparks. A condition variable for all was not chosen: it wakes everyone for everything.
+//! something. Whoever moves the high watermark takes out the wakers that have something to see now, under the log's
+//! lock, and wakes them without it; with nobody waiting that is one look at an empty list. A blocked thread is a waker
+//! that unparks. A condition variable for all was not chosen: it wakes everyone for everything.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -61,7 +61,8 @@ impl Waiting {
         self.list.drain(..).map(|wait| wait.waker).collect()
     }
 
-    /// Answers what it replaces. To be dropped without the lock: with its waker a task may go, and a follower with that.
+    /// Answers what it replaces. To be dropped without the lock: with its waker a task may go, and a follower with
+    /// that.
     #[must_use]
     fn put(&mut self, wait: Wait) -> Option<Wait> {
         let replaced = self.remove(wait.follower);
@@ -78,9 +79,10 @@ impl Waiting {
 
 /// A reader that goes on as the log grows: see [`Log::follow`].
 ///
-/// As an [`Iterator`] it blocks the thread until there is something, so it suits a thread of its own; [`Follower::fetch`]
-/// and [`Follower::poll_fetch`] wait as a future, on any runtime. An item is what [`Log::read`] answers: whole batches of one
-/// segment, never none. It ends when the log is closed. After an error it ends too, until [`Follower::seek`].
+/// As an [`Iterator`] it blocks the thread until there is something, so it suits a thread of its own;
+/// [`Follower::fetch`] and [`Follower::poll_fetch`] wait as a future, on any runtime. An item is what [`Log::read`]
+/// answers: whole batches of one segment, never none. It ends when the log is closed. After an error it ends too, until
+/// [`Follower::seek`].
 ///
 /// A poll that finds something to read reads it on the polling thread; from the disk if the follower lags.
 ///

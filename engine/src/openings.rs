@@ -18,7 +18,8 @@ pub struct RecoveryProgress {
     pub log: String,
     /// Bytes that were read and checked.
     pub done_bytes: u64,
-    /// Bytes that have to be. 0: that is not known yet. Some of them may be empty space, which is left out once it is met.
+    /// Bytes that have to be. 0: that is not known yet. Some of them may be empty space, which is left out once it is
+    /// met.
     pub total_bytes: u64,
     /// How long the log has been opening.
     pub elapsed: Duration,
@@ -134,8 +135,8 @@ impl Opening<'_> {
         self.openings.names.lock().open.insert(self.name.clone(), log);
     }
 
-    /// The opening has failed. Where the device did, it is not tried again in this life of the engine: what failed would
-    /// not be made good by a second call that succeeds.
+    /// The opening has failed. Where the device did, it is not tried again in this life of the engine: what failed
+    /// would not be made good by a second call that succeeds.
     pub fn fail(self, error: Error) -> Error {
         let failure = match error {
             Error::Device(failure) if failure.is_failure() => failure,

@@ -1,9 +1,9 @@
 //! A disk and a clock from a seed, for tests of programs that use this crate.
 //!
-//! [`MemoryDevice`] keeps two images of every file: what a living process sees, and what would survive the loss of power.
-//! It fails when told to ([`MemoryDevice::plant`]), loses its power in the middle of a call
-//! ([`MemoryDevice::crash_after`]), damages sectors at rest, and does all of that the same way for the same seed. What it
-//! promises is what a real disk promises and nothing beyond.
+//! [`MemoryDevice`] keeps two images of every file: what a living process sees, and what would survive the loss of
+//! power. It fails when told to ([`MemoryDevice::plant`]), loses its power in the middle of a call
+//! ([`MemoryDevice::crash_after`]), damages sectors at rest, and does all of that the same way for the same seed. What
+//! it promises is what a real disk promises and nothing beyond.
 //!
 //! ```
 //! use oncelog::sim::{FaultOp, MemoryDevice};

@@ -1,15 +1,16 @@
 //! Files ready to become segments, in stock for all logs of an engine, and the two ways to make space ready.
 //!
 //! They lie in the data directory, beside the logs' directories: Kafka looks at no plain file there. A log fetches one
-//! before it rolls, a segment that retention frees comes back. Spares are shared because logs roll at different times: a
-//! thousand logs need a few, not a thousand. What is left of them after a crash is removed at the next opening; nothing
-//! in them counts.
+//! before it rolls, a segment that retention frees comes back. Spares are shared because logs roll at different times:
+//! a thousand logs need a few, not a thousand. What is left of them after a crash is removed at the next opening;
+//! nothing in them counts.
 //!
-//! What a segment held before must never come back: of a group that a power cut tears, any part may be missing, and an old
-//! batch that shows through at the right place is whole and has the right checksum. So the space behind a tail reads as zeroes
-//! before it is used, through any crash. Either the file system is told so, which writes nothing and takes as long for a
-//! gigabyte as for a block, or zeroes are written ([`Space`]). Zeroes for the first sectors of old batches alone were not
-//! chosen: a record may hold a batch, and so many small writes take the disk as long as one large one.
+//! What a segment held before must never come back: of a group that a power cut tears, any part may be missing, and an
+//! old batch that shows through at the right place is whole and has the right checksum. So the space behind a tail
+//! reads as zeroes before it is used, through any crash. Either the file system is told so, which writes nothing and
+//! takes as long for a gigabyte as for a block, or zeroes are written ([`Space`]). Zeroes for the first sectors of old
+//! batches alone were not chosen: a record may hold a batch, and so many small writes take the disk as long as one
+//! large one.
 
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
@@ -156,8 +157,8 @@ impl Spares {
         self.hurry_bytes.store(HURRY_BYTES, Ordering::Relaxed);
     }
 
-    /// Makes `from..to` of a file ready, or where zeroes are written a piece of it, gently unless there is a hurry. Answers how
-    /// far it came and how. Where the disk is full the stock goes first.
+    /// Makes `from..to` of a file ready, or where zeroes are written a piece of it, gently unless there is a hurry.
+    /// Answers how far it came and how. Where the disk is full the stock goes first.
     pub fn prepare(&self, file: &dyn DeviceFile, from: u64, to: u64, space: Space) -> Result<(u64, Space)> {
         if space == Space::Allocated && self.with_stock_for_space(|| file.allocate(from, to))? {
             return Ok((to, space));
@@ -189,8 +190,8 @@ impl Spares {
         self.remove(spare)
     }
 
-    /// Takes over a segment file that nobody can reach any more: renames it, to be made ready and used again. Removes it
-    /// where the stock is full, or where another name (a backup by hard links) still leads to it.
+    /// Takes over a segment file that nobody can reach any more: renames it, to be made ready and used again. Removes
+    /// it where the stock is full, or where another name (a backup by hard links) still leads to it.
     pub fn free(&self, path: &Path, file: Arc<dyn DeviceFile>) -> Result<()> {
         if self.device.length(path)?.is_none() {
             return Ok(());

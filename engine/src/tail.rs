@@ -1,9 +1,9 @@
 //! What was just written, kept in memory for those who read it next.
 //!
-//! Writes go past the page cache, so without this every reader that keeps up with the log would go to the disk for bytes
-//! which this process has just had in its hands. The buffers of large groups are lent here as they are; those of small
-//! ones are copied together, so that a hundred bytes do not hold a buffer of their own. A reader shares a buffer instead
-//! of copying it, and no reader moves anything: one that lags falls behind the tail and reads the file.
+//! Writes go past the page cache, so without this every reader that keeps up with the log would go to the disk for
+//! bytes which this process has just had in its hands. The buffers of large groups are lent here as they are; those of
+//! small ones are copied together, so that a hundred bytes do not hold a buffer of their own. A reader shares a buffer
+//! instead of copying it, and no reader moves anything: one that lags falls behind the tail and reads the file.
 //!
 //! Kept for [`KEEP_NS`], as far as the engine's budget reaches (a fixed number of bytes a log would be too much for a
 //! thousand idle logs and too little for a busy one). Offsets and checksums of what lies here were checked when it was
@@ -161,7 +161,8 @@ impl Tail {
         drop(gone);
     }
 
-    /// The pieces from the one that holds `wanted` on, until they have `max_bytes` or end; `None` if it lies before the tail.
+    /// The pieces from the one that holds `wanted` on, until they have `max_bytes` or end; `None` if it lies before the
+    /// tail.
     pub fn since(&self, base_offset: i64, wanted: i64, max_bytes: usize) -> Option<Vec<Arc<Piece>>> {
         let kept = self.kept.lock();
         let first = kept.pieces.partition_point(|piece| (piece.base_offset, piece.end_offset) <= (base_offset, wanted));

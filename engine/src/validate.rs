@@ -1,13 +1,13 @@
 //! What a set of batches must be before it may be appended.
 //!
 //! Two steps, both without the log's lock. [`check_set`] is for everybody: framing, epochs, sizes, checksums, order, in
-//! Kafka's order, so that the same flaw gets the same answer. [`validate`] is for batches that get their offsets here: it
-//! decodes every record, settles the timestamps and re-encodes where the log has a codec of its own. What remains under the
-//! lock is [`oncelog_formats::batch::stamp`], which touches neither records nor checksum. The price: with LogAppendTime the
-//! time is taken before the lock, so two appends may be stored in the other order than their times.
+//! Kafka's order, so that the same flaw gets the same answer. [`validate`] is for batches that get their offsets here:
+//! it decodes every record, settles the timestamps and re-encodes where the log has a codec of its own. What remains
+//! under the lock is [`oncelog_formats::batch::stamp`], which touches neither records nor checksum. The price: with
+//! LogAppendTime the time is taken before the lock, so two appends may be stored in the other order than their times.
 //!
-//! Other than Kafka, a coordinator's batch whose offset range is not its record count is refused: Kafka would store it over
-//! offsets of the batch before it.
+//! Other than Kafka, a coordinator's batch whose offset range is not its record count is refused: Kafka would store it
+//! over offsets of the batch before it.
 
 use std::borrow::Cow;
 
@@ -44,8 +44,8 @@ pub struct Validated<'a> {
     pub records: i32,
 }
 
-/// Checks a set as it came in and splits it into its batches. Bytes behind the last whole batch do not count; nor, for a
-/// replica, does anything from the first batch on whose leader epoch is above `leader_epoch`.
+/// Checks a set as it came in and splits it into its batches. Bytes behind the last whole batch do not count; nor, for
+/// a replica, does anything from the first batch on whose leader epoch is above `leader_epoch`.
 pub fn check_set<'a>(
     bytes: &'a [u8],
     origin: Origin,
@@ -83,8 +83,8 @@ pub fn check_one<'a>(set: &[BatchView<'a>], origin: Origin) -> Result<BatchView<
 }
 
 /// Validates a batch of a client or coordinator behind [`check_set`], and gives it the log's timestamps and codec.
-/// `now_ms` is the log's clock. [`ValidateError::CodecUnavailable`] where the batch's codec, or the one to store it with, is
-/// not compiled in: a batch is never taken without a look at its records.
+/// `now_ms` is the log's clock. [`ValidateError::CodecUnavailable`] where the batch's codec, or the one to store it
+/// with, is not compiled in: a batch is never taken without a look at its records.
 pub fn validate<'a>(batch: BatchView<'a>, origin: Origin, config: &Config, now_ms: i64) -> Result<Validated<'a>> {
     let header = *batch.header();
     if origin == Origin::Client {

@@ -296,8 +296,8 @@ fn markers_become_visible_by_themselves() {
     }
 }
 
-/// What was answered stands in the decisions alone until the logs are written: it comes back at the same offsets, with what
-/// others stored in between.
+/// What was answered stands in the decisions alone until the logs are written: it comes back at the same offsets, with
+/// what others stored in between.
 #[test]
 fn what_a_log_has_lost_comes_back_where_it_was() {
     let device = MemoryDevice::new();
@@ -398,7 +398,8 @@ fn a_marker_that_is_still_to_come_survives_a_truncation() {
     }
 }
 
-/// The driver looks for markers that are missing while others append theirs: a second marker would end what begins next.
+/// The driver looks for markers that are missing while others append theirs: a second marker would end what begins
+/// next.
 #[test]
 fn each_batch_has_one_marker() {
     let place = Place::in_memory(&MemoryDevice::new());

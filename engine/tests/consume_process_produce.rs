@@ -5,7 +5,8 @@ use std::process::Command;
 
 const NAME: &str = "consume_process_produce";
 
-/// Cargo builds the examples with the tests, beside them; where it was asked for some tests only, it is asked again here.
+/// Cargo builds the examples with the tests, beside them; where it was asked for some tests only, it is asked again
+/// here.
 fn example() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own program");
     let profile = test.ancestors().nth(2).expect("the folder above deps");

@@ -67,8 +67,8 @@ fn a_moved_log_start_survives_retention_and_a_power_cut() {
     }
 }
 
-/// The log start stands in a gap between two segments, and a transaction began below it: after a crash Kafka loads the second
-/// segment with nothing before it (asked of its own loader).
+/// The log start stands in a gap between two segments, and a transaction began below it: after a crash Kafka loads the
+/// second segment with nothing before it (asked of its own loader).
 #[test]
 fn a_transaction_begun_below_a_gap_at_the_log_start_begins_behind_it_after_a_crash() {
     let place = Place::in_memory(&MemoryDevice::new());

@@ -30,7 +30,8 @@ fn base_of(file: &Path) -> i64 {
     file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).expect("a base offset")
 }
 
-/// Reads up to `hurt` still work, a read over it says what is wrong and where; nothing behind is shown as if it followed.
+/// Reads up to `hurt` still work, a read over it says what is wrong and where; nothing behind is shown as if it
+/// followed.
 fn must_not_skip(place: &Place, hurt: &Path, lost: i64, clean: bool) {
     if !clean {
         let _ = std::fs::remove_file(place.dir.join(".kafka_cleanshutdown"));
@@ -329,8 +330,8 @@ fn a_log_start_in_a_gap_is_no_end_of_the_log() {
     assert_eq!((log.read(read).expect("the batch behind the gap").next_offset, log.log_end_offset()), (4, 4));
 }
 
-/// The second half of a write may be in the file before the first one. Of the next batch's base offset nothing stands there
-/// then, and the rest of it is whole.
+/// The second half of a write may be in the file before the first one. Of the next batch's base offset nothing stands
+/// there then, and the rest of it is whole.
 #[test]
 fn a_write_on_its_way_is_not_taken_for_what_stands_behind_a_gap() {
     const BLOCK: usize = 4096;
@@ -363,7 +364,8 @@ fn a_look_for_a_time_does_not_pass_damage() {
     assert!(answer.as_ref().is_err_and(Error::is_corruption), "{answer:?}");
 }
 
-/// A header that claims the target for its batch used to be cut with everything behind it, records below the target too.
+/// A header that claims the target for its batch used to be cut with everything behind it, records below the target
+/// too.
 #[test]
 fn a_truncation_does_not_cut_where_a_damaged_header_says() {
     let place = Place::on_disk();

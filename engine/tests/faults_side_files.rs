@@ -1,4 +1,5 @@
-//! An index, `.txnindex` or `.snapshot` is never believed over the log: garbage hides nothing, a missing file is not "none".
+//! An index, `.txnindex` or `.snapshot` is never believed over the log: garbage hides nothing, a missing file is not
+//! "none".
 
 mod common;
 
@@ -200,8 +201,8 @@ fn unreadable_snapshots_are_kept_aside_and_rebuilt() {
     must_know_transactions(&place, &before, "unreadable snapshots");
 }
 
-/// Kafka recovers segments that have no index before all others. If a crash left some indexes and no leader epochs, it would
-/// take the epoch of the first segment without one for the log's first.
+/// Kafka recovers segments that have no index before all others. If a crash left some indexes and no leader epochs, it
+/// would take the epoch of the first segment without one for the log's first.
 #[test]
 fn no_index_is_on_disk_before_the_leader_epochs_of_its_segment() {
     let place = Place::on_disk();

@@ -1,8 +1,8 @@
 //! A segment that retention frees becomes the next one, and nothing of what it held is to be seen there.
 //!
-//! The old batches have the same length as the new ones, so each begins where a new one will: the worst case, in which a
-//! group that a power cut tears would show them. Kafka's own recovery takes such a batch for the next one where its offset is
-//! below the last, which takes the log end back, and refuses the directory where it is below the segment's.
+//! The old batches have the same length as the new ones, so each begins where a new one will: the worst case, in which
+//! a group that a power cut tears would show them. Kafka's own recovery takes such a batch for the next one where its
+//! offset is below the last, which takes the log end back, and refuses the directory where it is below the segment's.
 
 mod common;
 

@@ -106,8 +106,8 @@ fn a_closed_segment_cut_short_is_damaged_and_those_behind_it_stay() {
     assert!(!behind.data.is_empty());
 }
 
-/// Power cuts take the end of a log all of whose records were deleted, so that it begins again at its start. The batch of
-/// producer 7 with this sequence, which `fill` answers, must be known through two crashes.
+/// Power cuts take the end of a log all of whose records were deleted, so that it begins again at its start. The batch
+/// of producer 7 with this sequence, which `fill` answers, must be known through two crashes.
 fn expect_known_where_a_log_begins_again(seeds: u64, sequence: i32, fill: impl Fn(&Log) -> Appended) {
     let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
     let mut begun_again = 0;
@@ -193,7 +193,8 @@ fn a_failed_sync_of_a_side_file_loses_no_segment() {
     }
 }
 
-/// The first segment lost its data and was cut; a crash before the second one went left a gap that nobody had to explain.
+/// The first segment lost its data and was cut; a crash before the second one went left a gap that nobody had to
+/// explain.
 #[test]
 fn a_crash_while_segments_behind_a_cut_are_dropped_leaves_no_hole() {
     for (steps, seed) in (0..40).flat_map(|steps| (0..10).map(move |seed| (steps, seed))) {
@@ -224,8 +225,8 @@ fn abort(log: &Log, producer: i64) {
     log.append_wait(Append::coordinator(&marker)).expect("a marker");
 }
 
-/// The recovery point passed a segment whose `.txnindex` lacked the newest abort; behind the roll nobody read its batches
-/// again, and aborted records were handed out as committed ones.
+/// The recovery point passed a segment whose `.txnindex` lacked the newest abort; behind the roll nobody read its
+/// batches again, and aborted records were handed out as committed ones.
 #[test]
 fn an_abort_below_the_recovery_point_is_known_behind_a_roll_and_a_crash() {
     let (device, place) = place();
@@ -302,7 +303,8 @@ fn a_read_shows_what_lies_below_the_high_watermark_that_it_names() {
     drop(tickets);
 }
 
-/// The same where a segment before the last one had already left something to remember: it was written over what came later.
+/// The same where a segment before the last one had already left something to remember: it was written over what came
+/// later.
 #[test]
 fn a_log_that_begins_again_remembers_the_last_that_was_known_of_its_producers() {
     expect_known_where_a_log_begins_again(20, 1, |log| {
@@ -376,8 +378,8 @@ fn an_index_that_knows_offsets_of_the_next_segment_is_wrong_itself() {
     assert_eq!(read_all(&log).len(), 3);
 }
 
-/// After a crash nobody knew any more that the marker lay above the high watermark; the truncation that took it left the
-/// transaction open, and what nobody had decided was shown as committed.
+/// After a crash nobody knew any more that the marker lay above the high watermark; the truncation that took it left
+/// the transaction open, and what nobody had decided was shown as committed.
 #[test]
 fn a_transaction_whose_marker_a_truncation_takes_holds_committed_readers_back() {
     let options = || OpenOptions { high_watermark_follows_end: false, ..common::options(&small_segments(1 << 20)) };
@@ -415,8 +417,8 @@ fn a_log_start_is_stored_again_when_the_first_time_had_failed() {
     }
 }
 
-/// The log start used to stay in its file when the deletion that had put it there failed behind that, and took the records
-/// that a truncation below it made room for.
+/// The log start used to stay in its file when the deletion that had put it there failed behind that, and took the
+/// records that a truncation below it made room for.
 #[test]
 fn a_deletion_that_failed_half_way_takes_no_records_that_come_later() {
     let mut failed_half_way = 0;
@@ -438,7 +440,8 @@ fn a_deletion_that_failed_half_way_takes_no_records_that_come_later() {
     assert!(failed_half_way > 1, "no deletion failed behind its file");
 }
 
-/// The index of aborted transactions used to be cut when the segments behind were gone already, and the log was latched.
+/// The index of aborted transactions used to be cut when the segments behind were gone already, and the log was
+/// latched.
 #[test]
 fn a_truncation_that_finds_no_space_cuts_nothing_and_latches_nothing() {
     for after in 0..2 {
@@ -566,8 +569,8 @@ fn a_damaged_time_index_hides_no_record() {
     assert!(length >= 36, "only {length} bytes of index");
 }
 
-/// A record of producer 7 in a segment that goes, and one in the next, of which no snapshot stands at its base: a crash may
-/// have come before it was written. Answers what the first was told.
+/// A record of producer 7 in a segment that goes, and one in the next, of which no snapshot stands at its base: a crash
+/// may have come before it was written. Answers what the first was told.
 fn begin_before_what_stays(device: &MemoryDevice, place: &Place, log: &Log) -> Appended {
     let first = put(log, &single(7, 0, 10));
     log.roll().expect("a roll");
@@ -580,8 +583,8 @@ fn begin_before_what_stays(device: &MemoryDevice, place: &Place, log: &Log) -> A
     first
 }
 
-/// An opening writes the snapshots of segments in doubt anew, from what it has read: that used to take from them the batches
-/// of segments that were gone. A truncation brings those back into the window.
+/// An opening writes the snapshots of segments in doubt anew, from what it has read: that used to take from them the
+/// batches of segments that were gone. A truncation brings those back into the window.
 #[test]
 fn a_snapshot_written_anew_keeps_the_batches_of_segments_that_are_gone() {
     let (device, place) = place();
@@ -642,8 +645,8 @@ fn an_old_memory_of_a_producer_does_not_hide_a_newer_snapshot() {
     expect_duplicate(&log, &single(7, 1, 10), &second);
 }
 
-/// The newest snapshot at the log start becomes a file of ours. A crash before the older ones were removed used to leave one
-/// of them as the newest that there is.
+/// The newest snapshot at the log start becomes a file of ours. A crash before the older ones were removed used to
+/// leave one of them as the newest that there is.
 #[test]
 fn a_crash_while_old_snapshots_are_removed_forgets_no_batch() {
     let retention_bytes = single(8, 0, 10).len() as i64;

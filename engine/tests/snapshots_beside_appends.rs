@@ -1,5 +1,5 @@
-//! A snapshot taken while several append, and while producers go out of memory and come back, says exactly what the log says
-//! up to its offset.
+//! A snapshot taken while several append, and while producers go out of memory and come back, says exactly what the log
+//! says up to its offset.
 #![allow(missing_docs)]
 
 mod common;

@@ -1,6 +1,6 @@
-//! What may happen while producers go out of memory and come back: the power goes between any two steps, a write or a read
-//! fails, once or for long, a write is lost or goes elsewhere, a life before has left its file. Nobody is taken for unknown,
-//! and nobody is answered with what he was before.
+//! What may happen while producers go out of memory and come back: the power goes between any two steps, a write or a
+//! read fails, once or for long, a write is lost or goes elsewhere, a life before has left its file. Nobody is taken
+//! for unknown, and nobody is answered with what he was before.
 #![allow(missing_docs)]
 
 mod common;
@@ -64,8 +64,8 @@ fn all_is_known(log: &Log, stored: &Stored, what: &str) {
     }
 }
 
-/// Retries and appends of all producers, in an order without pattern, with the upkeep in between, until something fails.
-/// What was answered is entered; whether all of it went well.
+/// Retries and appends of all producers, in an order without pattern, with the upkeep in between, until something
+/// fails. What was answered is entered; whether all of it went well.
 fn live(log: &Log, sequence: i32, stored: &mut Stored) -> bool {
     for turn in 0..PRODUCERS {
         let producer = turn * 617 % PRODUCERS;

@@ -1,4 +1,5 @@
-//! Who reads the end of a log while it grows sees whole batches that follow on, and never takes a write on its way for damage.
+//! Who reads the end of a log while it grows sees whole batches that follow on, and never takes a write on its way for
+//! damage.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Threads race for the end of a transaction: nothing late opens it again, nobody fenced gets in, and what hangs is seen.
+//! Threads race for the end of a transaction: nothing late opens it again, nobody fenced gets in, and what hangs is
+//! seen.
 
 mod common;
 

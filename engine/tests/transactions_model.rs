@@ -1,11 +1,12 @@
-//! All interleavings of small histories: three producers with two transactions each, markers of both kinds, moves of the
-//! high watermark, truncations, crashes, clean restarts and rolls, against an oracle that is nothing but the rules.
+//! All interleavings of small histories: three producers with two transactions each, markers of both kinds, moves of
+//! the high watermark, truncations, crashes, clean restarts and rolls, against an oracle that is nothing but the rules.
 //!
-//! In every state the last stable offset, the aborted list of every committed read and the records that are left of it are
-//! held against the oracle's. Two ways to the same log under the same high watermark lead to the same state unless something
-//! was cut or opened again on the way, so of the whole shape each pair of log and high watermark is met once, and what may
-//! happen besides comes at places that take turns. `ONCELOG_TXN_MODEL=STEPS,EVENTS` looks farther into the walks that leave
-//! nothing out, `ONCELOG_TXN_MODEL=all` has every outcome of the whole shape, and something else at every place of it.
+//! In every state the last stable offset, the aborted list of every committed read and the records that are left of it
+//! are held against the oracle's. Two ways to the same log under the same high watermark lead to the same state unless
+//! something was cut or opened again on the way, so of the whole shape each pair of log and high watermark is met once,
+//! and what may happen besides comes at places that take turns. `ONCELOG_TXN_MODEL=STEPS,EVENTS` looks farther into the
+//! walks that leave nothing out, `ONCELOG_TXN_MODEL=all` has every outcome of the whole shape, and something else at
+//! every place of it.
 
 mod common;
 mod transactions;

@@ -1,7 +1,7 @@
 //! Five batches of a producer are remembered, each retry gets its first offsets, whatever lies between.
 //!
-//! Kafka keeps one of the five through a restart (its `.snapshot` has room for the newest only): a retry of one of the other
-//! four would be refused there as out of order, or stored twice once the producer has been forgotten.
+//! Kafka keeps one of the five through a restart (its `.snapshot` has room for the newest only): a retry of one of the
+//! other four would be refused there as out of order, or stored twice once the producer has been forgotten.
 
 mod common;
 

@@ -21,8 +21,8 @@ const WHAT: &str = "offset checkpoint";
 /// Topic, partition, offset.
 pub type OffsetCheckpoint = (String, i32, i64);
 
-/// Reads the file. Empty, or nothing behind the version: no entries. A log that stands in it twice is returned twice; to
-/// Kafka the later line wins.
+/// Reads the file. Empty, or nothing behind the version: no entries. A log that stands in it twice is returned twice;
+/// to Kafka the later line wins.
 ///
 /// # Errors
 /// `BadVersion` unless the version is 0; `BadText` for everything else Kafka refuses.

@@ -1,7 +1,8 @@
 //! The text file that Kafka uses for every checkpoint: version `0`, number of entries, one entry a line.
 //!
-//! Two shapes that look torn are legal to Kafka and stay legal here: an empty file, and one that ends after the version;
-//! both hold no entries. Kafka writes these files beside the old one and renames, so neither arises from a crash.
+//! Two shapes that look torn are legal to Kafka and stay legal here: an empty file, and one that ends after the
+//! version; both hold no entries. Kafka writes these files beside the old one and renames, so neither arises from a
+//! crash.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -75,8 +76,8 @@ pub(crate) fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t'..='\r')
 }
 
-/// Exactly `N` fields between runs of white space. White space before the first field is itself a field to Kafka, so it is
-/// refused; behind the last one it is not.
+/// Exactly `N` fields between runs of white space. White space before the first field is itself a field to Kafka, so it
+/// is refused; behind the last one it is not.
 fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
     if line.starts_with(is_space) {
         return None;

@@ -1,8 +1,8 @@
 //! `.kafka_cleanshutdown`: the mark that every log of a data directory was closed properly.
 //!
-//! Its presence is the message; the content only carries the broker's epoch. So a content that cannot be read (Kafka before
-//! 3.7 wrote none) is an error of this module and no reason to doubt the mark. The reader knows one flat object of integers:
-//! a JSON library would be the only dependency of this kind, for one line.
+//! Its presence is the message; the content only carries the broker's epoch. So a content that cannot be read (Kafka
+//! before 3.7 wrote none) is an error of this module and no reason to doubt the mark. The reader knows one flat object
+//! of integers: a JSON library would be the only dependency of this kind, for one line.
 
 use alloc::string::String;
 

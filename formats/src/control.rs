@@ -128,8 +128,8 @@ fn parse_coordinator_epoch(value: Option<&[u8]>) -> Result<i32> {
 }
 
 impl BatchView<'_> {
-    /// The first record of a control batch, all that Kafka looks at. [`FormatError::InvalidRecord`] where the batch is no
-    /// control batch or has no record (ask the header's count first), and errors of [`BatchView::decode`] and
+    /// The first record of a control batch, all that Kafka looks at. [`FormatError::InvalidRecord`] where the batch is
+    /// no control batch or has no record (ask the header's count first), and errors of [`BatchView::decode`] and
     /// [`ControlRecord::parse`].
     pub fn control(&self) -> Result<ControlRecord> {
         if !self.header().is_control() {

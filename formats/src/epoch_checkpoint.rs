@@ -1,7 +1,7 @@
 //! `leader-epoch-checkpoint`: where each leader epoch starts, one line `<epoch> <start offset>` each.
 //!
-//! Only the text is judged here. That epochs and offsets rise together is the epoch cache's rule, which repairs a file that
-//! breaks it; refusing the file would throw the good lines away.
+//! Only the text is judged here. That epochs and offsets rise together is the epoch cache's rule, which repairs a file
+//! that breaks it; refusing the file would throw the good lines away.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,8 +1,8 @@
 //! Names of the files of a log and of its directory.
 //!
-//! Kafka reads any number before the first dot as the base offset and so lets two names stand for one file. Here a name is
-//! ours only if it is exactly what a writer produces: twenty digits, a known ending. Everything else is somebody else's file
-//! and left alone.
+//! Kafka reads any number before the first dot as the base offset and so lets two names stand for one file. Here a name
+//! is ours only if it is exactly what a writer produces: twenty digits, a known ending. Everything else is somebody
+//! else's file and left alone.
 
 use alloc::string::String;
 use core::fmt;

@@ -12,12 +12,14 @@ pub struct IndexFindings {
     /// All-zero entries at the end, as an untrimmed preallocated file has; left out of the entries. Entry 0 is never
     /// counted here, see [`zero_first_entry`](Self::zero_first_entry).
     pub trimmed_zero_entries: usize,
-    /// Entry 0 is all zero and was kept. That is genuine only if it says what the log says (base offset at position 0, or
-    /// base offset at timestamp 0); it is also what an untrimmed file without entries looks like. No fault in itself.
+    /// Entry 0 is all zero and was kept. That is genuine only if it says what the log says (base offset at position 0,
+    /// or base offset at timestamp 0); it is also what an untrimmed file without entries looks like. No fault in
+    /// itself.
     pub zero_first_entry: bool,
     /// First entry that is not above the one before it.
     pub first_not_increasing: Option<usize>,
-    /// First entry with a value that no writer produces: relative offset or position below zero, or an offset beyond i64.
+    /// First entry with a value that no writer produces: relative offset or position below zero, or an offset beyond
+    /// i64.
     pub first_out_of_range: Option<usize>,
 }
 

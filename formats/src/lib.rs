@@ -1,8 +1,8 @@
 //! Apache Kafka's storage formats: bytes in, values out.
 //!
-//! No files, no clock, no unsafe: any byte string decodes to a value or to a [`FormatError`], never to a panic and never
-//! to an allocation larger than the input justifies. Layouts are described in `docs/formats.md`; modules stand in floor
-//! order, ground first.
+//! No files, no clock, no unsafe: any byte string decodes to a value or to a [`FormatError`], never to a panic and
+//! never to an allocation larger than the input justifies. Layouts are described in `docs/formats.md`; modules stand in
+//! floor order, ground first.
 #![no_std]
 #![forbid(unsafe_code)]
 

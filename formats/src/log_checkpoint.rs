@@ -1,9 +1,9 @@
 //! `<offset>.checkpoint-oncelog`: what an opening needs to know to begin at that offset. Layout: `docs/formats.md`.
 //!
 //! Not Kafka's: Kafka ignores the name. It says how far the active segment had come, what its indexes had gained, which
-//! transactions were open, and where in the file the pages of the producers are; the pages themselves are read when one of
-//! their producers is asked for. A file may say only what changed since its parent, which then is needed too. Whatever it says counts only
-//! if the log still has the batch that it names, byte for byte.
+//! transactions were open, and where in the file the pages of the producers are; the pages themselves are read when one
+//! of their producers is asked for. A file may say only what changed since its parent, which then is needed too.
+//! Whatever it says counts only if the log still has the batch that it names, byte for byte.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -44,7 +44,8 @@ pub struct LogCheckpoint {
     pub made_ms: i64,
     /// Every batch from this offset on counts in what is said of transactions.
     pub complete_from: i64,
-    /// Offset of the first batch by which producers used transactions, as far as that is remembered; none: they used none.
+    /// Offset of the first batch by which producers used transactions, as far as that is remembered; none: they used
+    /// none.
     pub transactional_from: Option<i64>,
     /// The newest leader epoch then; none: the log had none.
     pub leader_epoch: Option<i32>,

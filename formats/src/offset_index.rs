@@ -57,8 +57,8 @@ impl OffsetEntry {
     }
 }
 
-/// All entries of the index of the segment at `base_offset`, with what is odd about them. Kafka's rule is that offsets and
-/// positions both increase strictly.
+/// All entries of the index of the segment at `base_offset`, with what is odd about them. Kafka's rule is that offsets
+/// and positions both increase strictly.
 #[must_use]
 pub fn decode_all(base_offset: i64, bytes: &[u8]) -> (Vec<OffsetEntry>, IndexFindings) {
     let (chunks, mut findings) = IndexFindings::split::<ENTRY_BYTES>(bytes);

@@ -1,7 +1,7 @@
 //! `partition.metadata`: the topic's id, beside the log.
 //!
-//! Like Kafka, the reader looks at what follows `: ` on the first two lines and not at the words before it, and lets later
-//! versions pass; it refuses an id of zero, which stands for "none".
+//! Like Kafka, the reader looks at what follows `: ` on the first two lines and not at the words before it, and lets
+//! later versions pass; it refuses an id of zero, which stands for "none".
 
 use alloc::string::String;
 
@@ -66,7 +66,8 @@ pub fn encode_id(id: &[u8; 16]) -> String {
     (0..22).map(|index| char::from(ALPHABET[group(index) as usize])).collect()
 }
 
-/// Reads what [`encode_id`] writes, with or without `==` behind it; the four spare bits are ignored as Java ignores them.
+/// Reads what [`encode_id`] writes, with or without `==` behind it; the four spare bits are ignored as Java ignores
+/// them.
 #[must_use]
 pub fn decode_id(text: &str) -> Option<[u8; 16]> {
     let text = text.strip_suffix("==").unwrap_or(text).as_bytes();

@@ -1,7 +1,7 @@
 //! The records of a batch, decoded one at a time and borrowed from the (decompressed) body.
 //!
-//! The rules are Kafka's: what Kafka refuses is refused here, what it lets pass passes. A batch with a count of 0 has no
-//! records whatever its body is, as Kafka does not look at it.
+//! The rules are Kafka's: what Kafka refuses is refused here, what it lets pass passes. A batch with a count of 0 has
+//! no records whatever its body is, as Kafka does not look at it.
 
 mod builder;
 mod parse;
@@ -20,8 +20,8 @@ use crate::error::{FormatError, Result};
 impl<'a> BatchView<'a> {
     /// The records section, decompressed where need be to at most `limit_bytes`.
     ///
-    /// Errors of [`decompress`], [`FormatError::UnknownCodec`], and [`FormatError::InvalidRecord`] for a negative count.
-    /// The records themselves are checked as they are read. The CRC is not checked.
+    /// Errors of [`decompress`], [`FormatError::UnknownCodec`], and [`FormatError::InvalidRecord`] for a negative
+    /// count. The records themselves are checked as they are read. The CRC is not checked.
     pub fn decode(&self, limit_bytes: usize) -> Result<Records<'a>> {
         let header = *self.header();
         let body = match header.compression()? {

@@ -1,9 +1,9 @@
 //! `.snapshot`: what each producer last did, as of the offset in the file's name.
 //!
-//! Kafka keeps one batch a producer here, so after a restart it recognises only the newest of five possible retries. What
-//! Kafka leaves out goes behind its entries, inside its checksum: Kafka accepts and ignores bytes there, and drops them when
-//! it writes the file anew. So the [`Extension`] is a gain when present and never needed to understand the file. An own file
-//! beside the snapshot was not chosen: it could be lost or outlive the snapshot it belongs to.
+//! Kafka keeps one batch a producer here, so after a restart it recognises only the newest of five possible retries.
+//! What Kafka leaves out goes behind its entries, inside its checksum: Kafka accepts and ignores bytes there, and drops
+//! them when it writes the file anew. So the [`Extension`] is a gain when present and never needed to understand the
+//! file. An own file beside the snapshot was not chosen: it could be lost or outlive the snapshot it belongs to.
 
 mod extension;
 #[cfg(test)]
@@ -174,8 +174,8 @@ impl SnapshotFile {
         Some(HEADER_BYTES as u64 + count * ENTRY_BYTES as u64)
     }
 
-    /// Reads a file as Kafka does. Whatever stands behind the entries cannot make it fail; an extension that is not whole
-    /// is as good as none.
+    /// Reads a file as Kafka does. Whatever stands behind the entries cannot make it fail; an extension that is not
+    /// whole is as good as none.
     ///
     /// # Errors
     /// `Truncated`, `BadVersion`, `CrcMismatch` or `BadLength`: to Kafka, the file is corrupt.

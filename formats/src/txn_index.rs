@@ -1,8 +1,8 @@
-//! `.txnindex`: the aborted transactions of a segment. 34 bytes an entry, no header, no checksum; the file is absent until
-//! the first abort.
+//! `.txnindex`: the aborted transactions of a segment. 34 bytes an entry, no header, no checksum; the file is absent
+//! until the first abort.
 //!
-//! The version is read as a full i16, as Kafka 4.4 does. Older versions look at its high byte only, so they take `00 01` for
-//! version 0; writing 0 and refusing everything else agrees with all of them.
+//! The version is read as a full i16, as Kafka 4.4 does. Older versions look at its high byte only, so they take `00
+//! 01` for version 0; writing 0 and refusing everything else agrees with all of them.
 
 use alloc::vec::Vec;
 
@@ -31,11 +31,13 @@ pub struct AbortedTxn {
 /// What is odd about the content. Entry numbers count from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TxnFindings {
-    /// Bytes behind the last whole entry; ignored. An append has to cut them off first, or all that follows is misaligned.
+    /// Bytes behind the last whole entry; ignored. An append has to cut them off first, or all that follows is
+    /// misaligned.
     pub partial_bytes: usize,
     /// First entry whose last offset is not above that of the one before it.
     pub first_not_increasing: Option<usize>,
-    /// First entry that no writer produces: a negative field, or a marker that is not behind the first offset. All zero is one.
+    /// First entry that no writer produces: a negative field, or a marker that is not behind the first offset. All zero
+    /// is one.
     pub first_impossible: Option<usize>,
 }
 
@@ -100,7 +102,8 @@ impl AbortedTxn {
 /// All whole entries of the file, with what is odd about them.
 ///
 /// # Errors
-/// `BadVersion` if any whole entry has a version other than 0; nothing behind such an entry can be trusted to be aligned.
+/// `BadVersion` if any whole entry has a version other than 0; nothing behind such an entry can be trusted to be
+/// aligned.
 pub fn decode_all(bytes: &[u8]) -> Result<(Vec<AbortedTxn>, TxnFindings)> {
     let (chunks, partial) = bytes.as_chunks::<ENTRY_BYTES>();
     let entries = chunks.iter().map(AbortedTxn::decode).collect::<Result<Vec<_>>>()?;

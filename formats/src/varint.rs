@@ -1,7 +1,7 @@
 //! Zig-zag variable-length integers, as records use them: seven bits a byte, low first.
 //!
-//! Kept to Kafka's limits rather than a general LEB128: at most 5 bytes for 32 bits and 10 for 64, and surplus high bits
-//! of the last byte are dropped, as Java's shift does.
+//! Kept to Kafka's limits rather than a general LEB128: at most 5 bytes for 32 bits and 10 for 64, and surplus high
+//! bits of the last byte are dropped, as Java's shift does.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,5 @@
-//! Batches that Kafka's own classes wrote: their stated values are read, and plain ones are written again byte for byte.
+//! Batches that Kafka's own classes wrote: their stated values are read, and plain ones are written again byte for
+//! byte.
 
 use oncelog_formats::control::end_txn_marker_batch;
 use oncelog_formats::{BatchBuilder, BatchView, Batches, Compression, ControlType, EndTxnMarker, TimestampType};

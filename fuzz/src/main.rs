@@ -1,8 +1,8 @@
 //! `oncelog-fuzz`: random and injured inputs against every decoder of the formats crate.
 //!
-//! A plain program and no cargo-fuzz target: it needs no nightly compiler and no coverage runtime, and a seed gives the same
-//! inputs on every machine. What it lacks is coverage feedback; valid seeds and repaired checksums stand in for it. Build
-//! without `--release` to have arithmetic overflow found as well.
+//! A plain program and no cargo-fuzz target: it needs no nightly compiler and no coverage runtime, and a seed gives the
+//! same inputs on every machine. What it lacks is coverage feedback; valid seeds and repaired checksums stand in for
+//! it. Build without `--release` to have arithmetic overflow found as well.
 
 mod mutate;
 mod prng;
@@ -21,8 +21,9 @@ use clap::builder::PossibleValuesParser;
 
 use targets::Target;
 
-/// Feeds random and injured inputs to every decoder; each must not panic and not allocate more than the input justifies, and
-/// what decodes must encode and decode to the same. Exit code 0: nothing found. 1: found, with the input in hexadecimal. 2: could not run.
+/// Feeds random and injured inputs to every decoder; each must not panic and not allocate more than the input
+/// justifies, and what decodes must encode and decode to the same. Exit code 0: nothing found. 1: found, with the input
+/// in hexadecimal. 2: could not run.
 #[derive(Parser)]
 #[command(name = "oncelog-fuzz", version)]
 struct Args {

@@ -1,7 +1,7 @@
 //! From valid inputs to nearly valid ones.
 //!
-//! Bytes without any sense seldom come past a decoder's first check, so most inputs are a seed with a few injuries, and most
-//! of these get their checksums made right again (by the target's own repair).
+//! Bytes without any sense seldom come past a decoder's first check, so most inputs are a seed with a few injuries, and
+//! most of these get their checksums made right again (by the target's own repair).
 
 use crate::prng::Prng;
 

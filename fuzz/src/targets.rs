@@ -27,8 +27,8 @@ impl Target {
         Self { name, check, repair: |_| {}, decompressed_bytes: 0 }
     }
 
-    /// What a check may have allocated at one time: some dozens of copies of what there is to decode, decoded, encoded and
-    /// decoded again. A length that is believed before it is seen to be true is far beyond.
+    /// What a check may have allocated at one time: some dozens of copies of what there is to decode, decoded, encoded
+    /// and decoded again. A length that is believed before it is seen to be true is far beyond.
     pub fn allowed_bytes(&self, input: &[u8]) -> u64 {
         64 * (1024 + input.len() + self.decompressed_bytes) as u64
     }

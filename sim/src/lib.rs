@@ -1,8 +1,8 @@
-//! Seeded crash histories: one seed is one story of producers, transactions, deletions and crashes over a disk in memory,
-//! held against an oracle of what was acknowledged.
+//! Seeded crash histories: one seed is one story of producers, transactions, deletions and crashes over a disk in
+//! memory, held against an oracle of what was acknowledged.
 //!
-//! Each story runs on one thread, with no wall clock and one source of chance, so a seed that fails here fails everywhere.
-//! `docs/simulation.md` says what is simulated and what is checked.
+//! Each story runs on one thread, with no wall clock and one source of chance, so a seed that fails here fails
+//! everywhere. `docs/simulation.md` says what is simulated and what is checked.
 
 mod client;
 mod minimise;

@@ -37,7 +37,8 @@ pub(crate) struct Setup {
     pub(crate) follows_end: [bool; LOGS],
     /// Whether client timestamps are anything but the time.
     pub(crate) odd_timestamps: bool,
-    /// How far the ids of one pair of clients lie from those of the next. Where memory ends, near ones leave it together.
+    /// How far the ids of one pair of clients lie from those of the next. Where memory ends, near ones leave it
+    /// together.
     pub(crate) pair_stride: i64,
 }
 

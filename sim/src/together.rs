@@ -1,8 +1,8 @@
 //! Stories of atomic batches: records in several logs that are all there or none, whatever happens.
 //!
-//! Apart from the other stories, because what is held against each other here is not one log and its facts but what several
-//! logs show of one batch. Besides batches there are a producer's own records, truncations, faults and crashes between any two
-//! steps of the disk, those of the openings included.
+//! Apart from the other stories, because what is held against each other here is not one log and its facts but what
+//! several logs show of one batch. Besides batches there are a producer's own records, truncations, faults and crashes
+//! between any two steps of the disk, those of the openings included.
 
 use oncelog::formats::BatchBuilder;
 use oncelog::{Ack, Append, AtomicBatch, Config, Engine, EngineOptions, Error, Log, ManualClock, OpenOptions};
@@ -352,7 +352,8 @@ impl World {
         Ok((engine, logs))
     }
 
-    /// Every batch is there as a whole, at the offsets that were answered, or not at all; then what is found is believed.
+    /// Every batch is there as a whole, at the offsets that were answered, or not at all; then what is found is
+    /// believed.
     fn check(&mut self) {
         if self.engine.is_none() {
             return;

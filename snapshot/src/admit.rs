@@ -1,8 +1,8 @@
 //! The verdict: may this batch be appended, is it a repetition, or is it refused?
 //!
-//! Pure, so that it can be held against Kafka's answers row by row (`testdata/kafka/producer-vectors.tsv`; rule numbers P,
-//! E and V below are those of the page beside it). The rules stand in the order in which Kafka asks them, since the first
-//! one that applies names the error.
+//! Pure, so that it can be held against Kafka's answers row by row (`testdata/kafka/producer-vectors.tsv`; rule numbers
+//! P, E and V below are those of the page beside it). The rules stand in the order in which Kafka asks them, since the
+//! first one that applies names the error.
 
 use crate::producer::{BatchMeta, Known, NO_EPOCH, Standing, Update, batch_meta};
 use crate::refusal::{Refusal, TxnStateConflict};
@@ -116,9 +116,9 @@ pub enum Verdict {
 /// Judges one batch.
 ///
 /// `known` is what is known of the producer before this append (the default for a new one), `working` the standing that
-/// an earlier batch of the same append led to (none for the first batch), `verification` what is pending for the producer.
-/// Batches without a producer id are not asked about here. Rules of form (sequences below 0, control batches of clients)
-/// are the validator's, not asked here.
+/// an earlier batch of the same append led to (none for the first batch), `verification` what is pending for the
+/// producer. Batches without a producer id are not asked about here. Rules of form (sequences below 0, control batches
+/// of clients) are the validator's, not asked here.
 #[inline(always)]
 pub fn admit(
     known: &Known,
@@ -141,8 +141,8 @@ pub fn admit(
     }
 }
 
-/// What a batch changes that stands in the log whatever the rules say: what replication of a refused batch would have led
-/// to. A log that holds such a batch must still open; the caller reports it.
+/// What a batch changes that stands in the log whatever the rules say: what replication of a refused batch would have
+/// led to. A log that holds such a batch must still open; the caller reports it.
 #[inline(always)]
 pub fn absorb(current: &Standing, batch: &Incoming, now_ms: i64) -> Update {
     let mut update = Update { standing: *current, forgets: false, batch: None, last_append_ms: now_ms };

@@ -1,8 +1,8 @@
 //! The table as a `.snapshot` file and back.
 //!
-//! Kafka's entry keeps one batch of a producer; all five go into our extension behind the entries, with our append times.
-//! What Kafka wrote is read as Kafka reads it. The extension counts only if it fits the entries, producer by producer and
-//! by digest: otherwise somebody rewrote the entries, which are then the truth.
+//! Kafka's entry keeps one batch of a producer; all five go into our extension behind the entries, with our append
+//! times. What Kafka wrote is read as Kafka reads it. The extension counts only if it fits the entries, producer by
+//! producer and by digest: otherwise somebody rewrote the entries, which are then the truth.
 
 use std::collections::HashMap;
 

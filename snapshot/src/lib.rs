@@ -1,9 +1,9 @@
 //! What each producer last did, and whether its next batch may be appended.
 //!
-//! Knows no segment, no file and no clock. The verdict is a pure function ([`admit()`]) of what is stored, what comes in
-//! and the options; who calls it writes the bytes first and stores the new entry afterwards. So a refused, repeated or
-//! failed append leaves no trace, and the same function serves appends, replication and recovery. Modules stand in floor
-//! order, ground first.
+//! Knows no segment, no file and no clock. The verdict is a pure function ([`admit()`]) of what is stored, what comes
+//! in and the options; who calls it writes the bytes first and stores the new entry afterwards. So a refused, repeated
+//! or failed append leaves no trace, and the same function serves appends, replication and recovery. Modules stand in
+//! floor order, ground first.
 #![forbid(unsafe_code)]
 
 // Blank lines between the floors keep the formatter from sorting them by name.

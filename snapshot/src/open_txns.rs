@@ -55,8 +55,8 @@ impl OpenTxns {
         self.unreplicated.retain(|_, decided| decided.marker_offset >= high_watermark);
     }
 
-    /// Forgets the decided transactions whose marker lies below `offset`, where a producer snapshot stood: that a snapshot
-    /// names a transaction no longer is all that a load knows of it.
+    /// Forgets the decided transactions whose marker lies below `offset`, where a producer snapshot stood: that a
+    /// snapshot names a transaction no longer is all that a load knows of it.
     pub fn forget_decided_below(&mut self, offset: i64) {
         self.advance_high_watermark(offset);
     }

@@ -1,8 +1,9 @@
 //! What one producer last did: epoch, open transaction, and its newest batches.
 //!
-//! Three views of one thing. The [`ProducerEntry`] is everything, 240 bytes, for snapshots, displays and models. A verdict
-//! needs only the [`Standing`] and whether the batch repeats a remembered one ([`Known`]), and leads to an [`Update`]; so
-//! the append path copies neither the remembered batches nor the entry, and the table may keep both as it likes.
+//! Three views of one thing. The [`ProducerEntry`] is everything, 240 bytes, for snapshots, displays and models. A
+//! verdict needs only the [`Standing`] and whether the batch repeats a remembered one ([`Known`]), and leads to an
+//! [`Update`]; so the append path copies neither the remembered batches nor the entry, and the table may keep both as
+//! it likes.
 
 use oncelog_formats::num::{sequence_add, sequence_sub};
 pub use oncelog_formats::snapshot::BatchMeta;
@@ -18,8 +19,8 @@ const NO_BATCH: BatchMeta =
 
 /// What Kafka's rules have forgotten of a producer that is remembered here.
 ///
-/// Kafka forgets at a load or a truncation what stood below the log start alone. Here it goes on to answer retries and to
-/// fence; of what comes new, verdicts are Kafka's own, and what is meant for Kafka says what Kafka's own would.
+/// Kafka forgets at a load or a truncation what stood below the log start alone. Here it goes on to answer retries and
+/// to fence; of what comes new, verdicts are Kafka's own, and what is meant for Kafka says what Kafka's own would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Forgotten {
     /// Nothing.
@@ -172,7 +173,8 @@ impl ProducerEntry {
         })
     }
 
-    /// The standing that a verification is asked for in: of a producer that Kafka's rules have forgotten nothing is known.
+    /// The standing that a verification is asked for in: of a producer that Kafka's rules have forgotten nothing is
+    /// known.
     pub fn asked_standing(&self) -> Standing {
         if self.forgotten == Forgotten::Producer { Standing::default() } else { self.standing() }
     }

@@ -48,8 +48,8 @@ impl Verifications {
     }
 
     /// Asks for a guard for a batch of `producer_id` that starts at `sequence` in `epoch`; `stored` is the producer's
-    /// standing (the default for an unknown one, or one that Kafka's rules have forgotten). `None`: no guard is needed, a
-    /// transaction of this epoch is open already.
+    /// standing (the default for an unknown one, or one that Kafka's rules have forgotten). `None`: no guard is needed,
+    /// a transaction of this epoch is open already.
     ///
     /// # Errors
     /// [`Refusal::InvalidProducerEpoch`] if `epoch` is below the stored one; nothing is made then.

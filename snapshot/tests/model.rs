@@ -1,7 +1,8 @@
-//! The table beside a naive map through everything that happens to a log's producers: appends, retries, mistakes, markers,
-//! new epochs, odd values, frozen views read in pieces while all goes on and written as snapshot files, checkpoints of what
-//! changed, crashes back to the newest checkpoint, expiry, blocks spilled and brought back. Every answer and what it changes
-//! of the digest are compared, and the contents and the whole digest now and then and at every crash.
+//! The table beside a naive map through everything that happens to a log's producers: appends, retries, mistakes,
+//! markers, new epochs, odd values, frozen views read in pieces while all goes on and written as snapshot files,
+//! checkpoints of what changed, crashes back to the newest checkpoint, expiry, blocks spilled and brought back. Every
+//! answer and what it changes of the digest are compared, and the contents and the whole digest now and then and at
+//! every crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU64;

@@ -307,8 +307,8 @@ fn with_batches(sequences: &[(i32, i32)]) -> ProducerEntry {
     entry
 }
 
-/// What Kafka's rules have forgotten still answers retries and keeps out what is fenced or stored; of all else they would
-/// know nothing.
+/// What Kafka's rules have forgotten still answers retries and keeps out what is fenced or stored; of all else they
+/// would know nothing.
 #[test]
 fn a_forgotten_producer_is_judged_as_a_new_one_but_for_what_is_stored() {
     let entry = with_batches(&[(10, 14), (15, 19)]);

@@ -1,8 +1,8 @@
 //! `busy`: durable answers while every core is taken by other work.
 //!
 //! The work is one spinning process for each core, of the same session, so that the scheduler sees what it would see
-//! beside a busy application. Answers count from one second after it began: a way to sync that collapses under load must
-//! have been left by then.
+//! beside a busy application. Answers count from one second after it began: a way to sync that collapses under load
+//! must have been left by then.
 
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};

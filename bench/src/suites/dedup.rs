@@ -1,9 +1,9 @@
 //! `dedup`: the verdict on a batch and what it changes, without anything else of a log.
 //!
-//! Every producer sends its batches in rounds, in an order without pattern, and has sent five before the clock starts. In the
-//! dependent cases the next producer is known only when the answer is there; in sets sixteen are known at once, as in what a
-//! follower takes from its leader. A map does both steps with one search; the engine needs two, since it makes sure of space
-//! between them, and keeps a digest besides.
+//! Every producer sends its batches in rounds, in an order without pattern, and has sent five before the clock starts.
+//! In the dependent cases the next producer is known only when the answer is there; in sets sixteen are known at once,
+//! as in what a follower takes from its leader. A map does both steps with one search; the engine needs two, since it
+//! makes sure of space between them, and keeps a digest besides.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! `memory`: what a thousand open logs hold besides their producers.
 //!
-//! In a process of its own, so that nothing else is counted: what it holds resident with the logs open, each with one durable
-//! batch from no producer, less what it held before.
+//! In a process of its own, so that nothing else is counted: what it holds resident with the logs open, each with one
+//! durable batch from no producer, less what it held before.
 
 use oncelog::{Append, DeviceKind, Engine, EngineOptions, OpenOptions};
 use std::fs;

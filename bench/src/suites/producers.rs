@@ -1,7 +1,7 @@
 //! `producers`: what a million producers weigh.
 //!
-//! In a process of its own: everything it holds resident, its code and stack too, over the number of producers. Their batches
-//! come in rounds, in an order without pattern.
+//! In a process of its own: everything it holds resident, its code and stack too, over the number of producers. Their
+//! batches come in rounds, in an order without pattern.
 
 use super::Suite;
 use super::memory::resident_bytes;

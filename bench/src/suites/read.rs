@@ -1,8 +1,8 @@
 //! `read`: from the front with a cold cache, and the tail just written.
 //!
-//! The log is written once for a case; everyone reads it, the raw programs its very segment files. Cold: the engine checks
-//! each batch's checksum, the raw programs check nothing, and the cache is dropped in front of each run. Tail: whoever reads
-//! checks every batch, because a slice of memory alone is no figure.
+//! The log is written once for a case; everyone reads it, the raw programs its very segment files. Cold: the engine
+//! checks each batch's checksum, the raw programs check nothing, and the cache is dropped in front of each run. Tail:
+//! whoever reads checks every batch, because a slice of memory alone is no figure.
 
 use oncelog::{Ack, Append, DeviceKind, Engine, EngineOptions, Log, OpenOptions, Read};
 use oncelog_device::AlignedBuffer;
@@ -170,8 +170,8 @@ fn read_from(log: &Log, from: i64, look: fn(&[u8]) -> Result<(), Failure>) -> Re
     }
 }
 
-/// What a consumer does with batches that it did not get from a checking reader: without it a slice of memory is handed out
-/// and nothing is measured.
+/// What a consumer does with batches that it did not get from a checking reader: without it a slice of memory is handed
+/// out and nothing is measured.
 fn check(data: &[u8]) -> Result<(), Failure> {
     for batch in Batches::new(data) {
         batch?.verify_crc()?;

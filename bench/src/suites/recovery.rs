@@ -1,8 +1,8 @@
 //! `recovery`: from the opening to the first durable append behind it, after a kill, with cold caches.
 //!
-//! One process fills a log and kills itself, another opens it. The log keeps its default budget of 200 ms, so the tail behind
-//! its newest checkpoint is what the pace of checkpoints leaves, whatever the history. `rebuild` opens a log that has lost
-//! every checkpoint, snapshot and index, beside a program that only reads the same files.
+//! One process fills a log and kills itself, another opens it. The log keeps its default budget of 200 ms, so the tail
+//! behind its newest checkpoint is what the pace of checkpoints leaves, whatever the history. `rebuild` opens a log
+//! that has lost every checkpoint, snapshot and index, beside a program that only reads the same files.
 
 use oncelog::{Ack, Append, Engine, EngineOptions, Log, OpenOptions};
 use oncelog_formats::BatchBuilder;

@@ -1,7 +1,7 @@
 //! `snapshot`: does anyone wait while a million producers are written down, and what does a checkpoint write?
 //!
-//! One thread appends durably while another rolls the log each second. With few producers the snapshot at a roll is a few
-//! bytes; with a million it is some hundred megabytes, read from a frozen view and written behind the appends.
+//! One thread appends durably while another rolls the log each second. With few producers the snapshot at a roll is a
+//! few bytes; with a million it is some hundred megabytes, read from a frozen view and written behind the appends.
 
 use oncelog::{Ack, Append, Config, Engine, EngineOptions, Log, OpenOptions};
 use std::fs;
@@ -24,7 +24,8 @@ pub(super) const SUITE: Suite = Suite {
     run,
 };
 
-/// Apache Kafka 4.3, an append that rolls at a million producers with five batches: median of 61-284 ms, measured in process.
+/// Apache Kafka 4.3, an append that rolls at a million producers with five batches: median of 61-284 ms, measured in
+/// process.
 const KAFKA: &str = "kafka";
 const KAFKA_ROLL_MS: f64 = 166.0;
 /// krabka-log 1.0, the same: the lower end of 93-373 ms.

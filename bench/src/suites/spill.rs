@@ -1,8 +1,8 @@
 //! `spill`: more producers than memory may hold, and each comes back once.
 //!
-//! Every producer sends a batch; then all return, in an order without pattern, with a retry of it and half of them with what
-//! comes next. Each answer is checked. Timed is the retry's way to its verdict: of those whose block had to be read back, and
-//! of all where memory has no limit.
+//! Every producer sends a batch; then all return, in an order without pattern, with a retry of it and half of them with
+//! what comes next. Each answer is checked. Timed is the retry's way to its verdict: of those whose block had to be
+//! read back, and of all where memory has no limit.
 
 use oncelog::{Ack, Append, Config, Engine, EngineOptions, Log, OpenOptions, Outcome};
 use std::path::Path;

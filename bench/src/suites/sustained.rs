@@ -1,8 +1,8 @@
 //! `sustained`: writing on and on, through ten times what stands ready and many rolls.
 //!
-//! Rates are of batches in a row with one sync at the end: over one segment, over many that all stay, and over many of which
-//! only the newest stay, so that what is freed is used again. Latencies are of durable answers to one writer, with a roll
-//! each 1024 answers and without: the answer at the roll is the one of the 99.9th percentile.
+//! Rates are of batches in a row with one sync at the end: over one segment, over many that all stay, and over many of
+//! which only the newest stay, so that what is freed is used again. Latencies are of durable answers to one writer,
+//! with a roll each 1024 answers and without: the answer at the roll is the one of the 99.9th percentile.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,5 +1,5 @@
-//! `transactions`: what aborted transactions cost a committed reader, what an atomic batch costs beside an append, and what
-//! markers cost everyone else.
+//! `transactions`: what aborted transactions cost a committed reader, what an atomic batch costs beside an append, and
+//! what markers cost everyone else.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ pub(super) const SUITE: Suite = Suite {
 const UNCOMMITTED: &str = "oncelog-uncommitted";
 const COMMITTED: &str = "oncelog-committed";
 const WITHOUT_LIST: &str = "oncelog-committed-only";
-/// Apache Kafka's committed read scans its index anew for each fetch: best seen on the machine of `docs/performance.md`.
+/// Apache Kafka's committed read scans its index anew for each fetch: best seen on the machine of
+/// `docs/performance.md`.
 const KAFKA: &str = "kafka-committed";
 const KAFKA_MB_PER_S: f64 = 29.0;
 const APPEND: &str = "oncelog-append";

@@ -29,8 +29,8 @@ impl Oncelog {
     }
 }
 
-/// Makes as much space ready as the raw programs have: everything that will be written where the plan names no segments,
-/// a tenth of it where it does, so that the engine has to make the rest while it is measured.
+/// Makes as much space ready as the raw programs have: everything that will be written where the plan names no
+/// segments, a tenth of it where it does, so that the engine has to make the rest while it is measured.
 fn prepare(engine: &Engine, plan: &Plan, segment_bytes: u64) -> Result<(), Failure> {
     let needed_bytes = if plan.segment_bytes.is_some() { plan.bytes / 10 } else { plan.bytes };
     let each = (needed_bytes / plan.logs as u64).div_ceil(segment_bytes).max(1) as usize;

@@ -1,8 +1,8 @@
-//! The leanest durable log that writes the same bytes: checksum checked, offsets stamped, whoever waits first writes for
-//! all, the partial last block carried, one prepared file.
+//! The leanest durable log that writes the same bytes: checksum checked, offsets stamped, whoever waits first writes
+//! for all, the partial last block carried, one prepared file.
 //!
-//! No duplicate check, no index, no roll, no reads. Waiters of two successive groups stand at different doors, so that a
-//! finished group wakes its own and one leader for the next.
+//! No duplicate check, no index, no roll, no reads. Waiters of two successive groups stand at different doors, so that
+//! a finished group wakes its own and one leader for the next.
 
 use oncelog_device::raw::RawRing;
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES};

@@ -45,9 +45,9 @@ impl<R: Read> Input<R> {
         Ok(found)
     }
 
-    /// Fills `group` with the next lines, at least one, at most `lines` lines and about `bytes` bytes. It ends early where
-    /// the input would have to be waited for, so that lines which trickle in are not held back. Empty at the end of the
-    /// input only.
+    /// Fills `group` with the next lines, at least one, at most `lines` lines and about `bytes` bytes. It ends early
+    /// where the input would have to be waited for, so that lines which trickle in are not held back. Empty at the end
+    /// of the input only.
     pub fn next_group(&mut self, group: &mut Group, lines: usize, bytes: usize) -> CliResult<()> {
         group.clear();
         while group.len() < lines {

@@ -39,9 +39,9 @@ impl Progress {
 
 /// What is stored of this producer.
 ///
-/// The producer's state says where its last batch lies. Where the state has expired, the batch headers of the whole log are
-/// read; where the log's head has been deleted too, nobody knows any more: an error rather than a guess, unless the caller
-/// says that the name is `new`.
+/// The producer's state says where its last batch lies. Where the state has expired, the batch headers of the whole log
+/// are read; where the log's head has been deleted too, nobody knows any more: an error rather than a guess, unless the
+/// caller says that the name is `new`.
 pub fn progress(log: &Log, producer_id: i64, new: bool) -> CliResult<Progress> {
     let state = log.describe()?;
     let entry = state.producers.iter().find(|(id, _)| *id == producer_id).map(|(_, entry)| entry);

@@ -1,8 +1,9 @@
 //! `oncelog demo`: the main job in under a minute.
 //!
 //! A child process appends from several producers, with retries that nobody needed. It is killed with SIGKILL at random
-//! moments, also while it recovers. The parent keeps the books of what was acknowledged as durable; at the end everything is
-//! read back and held against them. Nothing in the table is assumed: losses and doubles are counted from what is stored.
+//! moments, also while it recovers. The parent keeps the books of what was acknowledged as durable; at the end
+//! everything is read back and held against them. Nothing in the table is assumed: losses and doubles are counted from
+//! what is stored.
 
 pub mod ledger;
 pub mod workload;

@@ -1,7 +1,7 @@
 //! The process that is killed: several producers append at once and tell each answer as soon as it is theirs.
 //!
-//! It reads one line of JSON from standard input, its plan, and stops cleanly when that ends. It writes one line for each
-//! answer, in one system call, so that whoever kills it has every answer that it got:
+//! It reads one line of JSON from standard input, its plan, and stops cleanly when that ends. It writes one line for
+//! each answer, in one system call, so that whoever kills it has every answer that it got:
 //!
 //! ```text
 //! open MS                 the log is open, recovered in MS milliseconds

@@ -8,8 +8,8 @@ use oncelog_formats::{BatchView, FormatError};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// All header fields, what the control record says, and the digest of the records. `position` is the byte in the segment,
-/// `None` where the batch does not come from one. Undecodable records leave `records_sha` null and say why in
+/// All header fields, what the control record says, and the digest of the records. `position` is the byte in the
+/// segment, `None` where the batch does not come from one. Undecodable records leave `records_sha` null and say why in
 /// `records_error`.
 pub fn batch(batch: &BatchView<'_>, position: Option<u64>) -> Map<String, Value> {
     let header = batch.header();

@@ -41,11 +41,11 @@ fn blob(digest: &mut Sha256, bytes: Option<&[u8]>) {
     }
 }
 
-/// `read_uncommitted` (without `aborted`) or `read_committed` of the document: everything from the log start to the log end
-/// or the last stable offset. A refused fetch or an undecodable batch ends it, with `error` saying why.
+/// `read_uncommitted` (without `aborted`) or `read_committed` of the document: everything from the log start to the log
+/// end or the last stable offset. A refused fetch or an undecodable batch ends it, with `error` saying why.
 ///
-/// Read as a replica reads: a consumer's fetch would place a high watermark that lies inside a batch, and looking at a log
-/// must not change it.
+/// Read as a replica reads: a consumer's fetch would place a high watermark that lies inside a batch, and looking at a
+/// log must not change it.
 pub fn consume(log: &Log, state: &LogState, aborted: Option<&[AbortedTxn]>) -> Value {
     let to = if aborted.is_some() { state.last_stable_offset } else { state.log_end_offset };
     let mut reading = Reading::new(state.log_start_offset, to, aborted.is_some());

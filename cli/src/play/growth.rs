@@ -1,8 +1,8 @@
 //! File times by the script's clock.
 //!
-//! Retention of a segment whose records carry no timestamps goes by when it last grew, and after a reopening that is the
-//! file's time: on the host the machine's, which no script controls. So the script's time of growth is remembered by
-//! offset, and the files are given it when the log is gone.
+//! Retention of a segment whose records carry no timestamps goes by when it last grew, and after a reopening that is
+//! the file's time: on the host the machine's, which no script controls. So the script's time of growth is remembered
+//! by offset, and the files are given it when the log is gone.
 
 use oncelog_formats::file_name::{Kind, Suffix, parse_file_name};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Numbers of verification guards: from 1, in the order first handed out, through reopenings too. The log numbers its own
-//! from 1 at each opening, so a number of the script names an opening and the log's guard in it.
+//! Numbers of verification guards: from 1, in the order first handed out, through reopenings too. The log numbers its
+//! own from 1 at each opening, so a number of the script names an opening and the log's guard in it.
 
 /// A guard that no log hands out.
 const NOBODYS: u64 = u64::MAX;

@@ -1,7 +1,7 @@
 //! The files that a script may look at and damage: those of the log's directory and the checkpoints beside it.
 //!
-//! On the host through `std::fs`, past the device on purpose: damage comes from outside. The memory device has no outside
-//! but its own door past the faults.
+//! On the host through `std::fs`, past the device on purpose: damage comes from outside. The memory device has no
+//! outside but its own door past the faults.
 
 use super::answer::{Refusal, Stop};
 use oncelog_device::{Device, MemoryDevice};

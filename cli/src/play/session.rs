@@ -1,7 +1,7 @@
 //! One script's log: what is open, on which device, under which clock; and the operations of its life.
 //!
-//! The clock is the script's and the engine runs without a thread of its own: the same script gives the same answers byte
-//! for byte. A log still open when the session ends is dropped as by SIGKILL.
+//! The clock is the script's and the engine runs without a thread of its own: the same script gives the same answers
+//! byte for byte. A log still open when the session ends is dropped as by SIGKILL.
 
 use super::answer::{Answer, Refusal, Stop};
 use super::files::Remains;
@@ -18,8 +18,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What relative directories lie below in the memory device: nothing that a power cut could draw another lot for because a
-/// fresh directory has another name.
+/// What relative directories lie below in the memory device: nothing that a power cut could draw another lot for
+/// because a fresh directory has another name.
 const MEMORY_ROOT: &str = "/";
 
 /// An open log.
@@ -107,8 +107,8 @@ impl Session {
     }
 
     /// What a running engine's own thread would have done by now. Not behind an append that asked for less than
-    /// `durable`, which `kill` and `power_cut` are to find as it was left, and not behind `fail`, whose fault is for the
-    /// next operation.
+    /// `durable`, which `kill` and `power_cut` are to find as it was left, and not behind `fail`, whose fault is for
+    /// the next operation.
     fn settle(&mut self, drive: bool) {
         let Some(opened) = &self.opened else { return };
         if drive {

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use super::now_ms;
 
-/// Aborts the open transaction of a producer in this log, by a marker with the epochs that the log knows. A coordinator that
-/// is alive may still commit the same transaction in other logs: find out first.
+/// Aborts the open transaction of a producer in this log, by a marker with the epochs that the log knows. A coordinator
+/// that is alive may still commit the same transaction in other logs: find out first.
 #[derive(Debug, Args)]
 pub struct AbortArgs {
     /// Partition directory, for example data/events-0; no other process may have it open.
@@ -38,8 +38,8 @@ struct Aborted {
     last_stable_offset: i64,
 }
 
-/// Runs `oncelog abort`. All of it is done in memory first: what is refused there has changed nothing on disk, where the mere
-/// opening of a log recovers it.
+/// Runs `oncelog abort`. All of it is done in memory first: what is refused there has changed nothing on disk, where
+/// the mere opening of a log recovers it.
 pub fn run(args: &AbortArgs) -> CliResult {
     let place = Place::existing(&args.dir)?;
     let (engine, log) = open_overlaid(&place)?;

@@ -1,7 +1,7 @@
 //! `oncelog find-hanging`: open transactions whose producer has been silent for longer than a transaction may take.
 //!
-//! Kafka's rule of the same name asks the brokers for the producers and then the coordinator whether it knows them. Without a
-//! broker nobody can be asked, so this is its first half.
+//! Kafka's rule of the same name asks the brokers for the producers and then the coordinator whether it knows them.
+//! Without a broker nobody can be asked, so this is its first half.
 
 use super::{idle_ms, now_ms, table, transaction};
 use crate::common::{CliResult, Outcome, Output, Place, open_for_reading};

@@ -56,8 +56,8 @@ pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// How long the producer has been silent, by its newest timestamp, as Kafka counts. After a crash nobody knows when a batch
-/// came; a timestamp that lies ahead of the time at which it was stored is not believed.
+/// How long the producer has been silent, by its newest timestamp, as Kafka counts. After a crash nobody knows when a
+/// batch came; a timestamp that lies ahead of the time at which it was stored is not believed.
 pub fn idle_ms(txn: &OpenTransaction, now_ms: i64) -> i64 {
     let known = if txn.last_timestamp < 0 { i64::MAX } else { txn.last_timestamp };
     now_ms.saturating_sub(known.min(txn.last_append_ms))

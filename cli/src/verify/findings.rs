@@ -63,7 +63,8 @@ impl Findings {
         self.list.push(Finding { severity: Severity::Note, file: file.to_owned(), byte, offset, what });
     }
 
-    /// Adds something wrong with an index; of a segment that is `unsettled` it is made anew, so that it is worth a note.
+    /// Adds something wrong with an index; of a segment that is `unsettled` it is made anew, so that it is worth a
+    /// note.
     pub fn index(
         &mut self,
         unsettled: bool,

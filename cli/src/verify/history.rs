@@ -31,7 +31,8 @@ pub struct History {
     pub snapshots: BTreeMap<(i64, String), Vec<SnapshotEntry>>,
     /// Sealed segments that a snapshot describes, by base offset, each with the snapshot's file.
     pub sealed: BTreeMap<i64, (String, SealedSegment)>,
-    /// The log was compacted: the cleaner's checkpoint says so, or offsets are missing between two batches of one segment.
+    /// The log was compacted: the cleaner's checkpoint says so, or offsets are missing between two batches of one
+    /// segment.
     pub compacted: bool,
     /// Aborts whose transactions were seen, since this was last taken.
     pub aborted: Vec<AbortedTxn>,
@@ -132,8 +133,8 @@ impl History {
         }
     }
 
-    /// A producer whose last batch lies in what was walked must be remembered the way it was walked, unless compaction has
-    /// taken that batch since.
+    /// A producer whose last batch lies in what was walked must be remembered the way it was walked, unless compaction
+    /// has taken that batch since.
     fn compare(&self, file: &str, at: i64, entry: &SnapshotEntry, findings: &mut Findings) {
         let walked_from = self.first_offset.unwrap_or(i64::MAX);
         if entry.last_sequence < 0 || entry.last_offset < walked_from || entry.last_offset >= at {

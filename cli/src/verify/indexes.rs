@@ -114,7 +114,8 @@ impl<T: Copy> Entries<T> {
 }
 
 impl Indexes {
-    /// Of a segment. If it is `unsettled` the next opening makes its indexes anew, so that nothing in them is a problem.
+    /// Of a segment. If it is `unsettled` the next opening makes its indexes anew, so that nothing in them is a
+    /// problem.
     pub fn new(unsettled: bool) -> Self {
         Self { unsettled, ..Self::default() }
     }
@@ -163,8 +164,8 @@ impl Indexes {
         }
     }
 
-    /// Reports what points behind the last batch, and a time index that lost all that it held: it gets its last entry when
-    /// its segment is sealed or closed.
+    /// Reports what points behind the last batch, and a time index that lost all that it held: it gets its last entry
+    /// when its segment is sealed or closed.
     pub fn finish(&mut self, next_offset: i64, findings: &mut Findings) {
         let has_times = self.largest_timestamp.is_some_and(|timestamp| timestamp >= 0);
         if self.times.is_empty && has_times {
@@ -199,8 +200,8 @@ pub struct Aborted {
 }
 
 impl Aborted {
-    /// Compares it with the aborts seen in the segment. Where the log was not seen `from_the_start`, transactions may have
-    /// begun earlier than was seen.
+    /// Compares it with the aborts seen in the segment. Where the log was not seen `from_the_start`, transactions may
+    /// have begun earlier than was seen.
     pub fn check(&self, seen: &[AbortedTxn], from_the_start: bool, findings: &mut Findings) {
         let decoded = self.bytes.as_deref().map(txn_index::decode_all);
         let entries = match decoded.unwrap_or(Ok((Vec::new(), txn_index::TxnFindings::default()))) {

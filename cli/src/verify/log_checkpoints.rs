@@ -1,8 +1,8 @@
 //! What is wrong with a log's own checkpoints: their checksums, their chain, and what they say against the log.
 //!
-//! An opening does without those that are of no use, so a chain that cannot be followed, or that another program has left
-//! behind by cutting the log, is worth a note. Bytes that are not as written are a problem, and so is a producer that the log
-//! tells otherwise.
+//! An opening does without those that are of no use, so a chain that cannot be followed, or that another program has
+//! left behind by cutting the log, is worth a note. Bytes that are not as written are a problem, and so is a producer
+//! that the log tells otherwise.
 
 use super::history::History;
 use super::{SIDE_FILE_LIMIT_BYTES, Verify};

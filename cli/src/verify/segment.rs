@@ -1,7 +1,7 @@
 //! One segment, batch by batch: framing, checksums, records, order, and what the indexes say about each batch.
 //!
-//! Where bytes are no batch, the rest of the file is searched for the next one. That tells a torn end (nothing behind it)
-//! from damage in the middle (batches behind it), and everything behind the damage is still checked.
+//! Where bytes are no batch, the rest of the file is searched for the next one. That tells a torn end (nothing behind
+//! it) from damage in the middle (batches behind it), and everything behind the damage is still checked.
 
 use super::findings::Findings;
 use super::indexes::Indexes;
@@ -62,8 +62,8 @@ enum Found {
 }
 
 impl SegmentWalk<'_> {
-    /// Checks everything and shows every good batch to `visitor`; `advance` hears how many bytes are done. Gives the offset
-    /// behind the last batch.
+    /// Checks everything and shows every good batch to `visitor`; `advance` hears how many bytes are done. Gives the
+    /// offset behind the last batch.
     pub fn run(mut self, visitor: &mut dyn Visitor, advance: &dyn Fn(u64)) -> CliResult<i64> {
         let (mut position, mut next_offset) = (0, self.base_offset);
         while position < self.window.length() {

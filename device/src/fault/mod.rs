@@ -1,9 +1,9 @@
 //! Planted faults: which operation fails, counted, so that a script or a seed can point at exactly one.
 //!
 //! Counting instead of drawing: "the third sync fails" can be written in a bug report, and "the power goes after `n`
-//! operations" can be run for every `n`. The plan is one value, used by two doors: [`crate::memory::MemoryDevice`] asks it
-//! at every inner step, so that a failed sync is remembered as the kernel would; [`FaultDevice`] wraps any other device
-//! from outside.
+//! operations" can be run for every `n`. The plan is one value, used by two doors: [`crate::memory::MemoryDevice`] asks
+//! it at every inner step, so that a failed sync is remembered as the kernel would; [`FaultDevice`] wraps any other
+//! device from outside.
 
 pub(crate) mod chance;
 #[cfg(test)]

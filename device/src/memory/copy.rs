@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 impl MemoryDevice {
-    /// Copies a directory of the host with all below it to the same path in here, as something that survives the loss of
-    /// power. Links are followed; what is neither file nor directory is left out.
+    /// Copies a directory of the host with all below it to the same path in here, as something that survives the loss
+    /// of power. Links are followed; what is neither file nor directory is left out.
     pub fn load_directory(&self, path: &Path) -> Result<()> {
         self.load_directory_as(path, path)
     }

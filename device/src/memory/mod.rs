@@ -4,8 +4,8 @@
 //! (before chance has its say). Whatever is only in the first is the caller's mistake to rely on, and
 //! [`MemoryDevice::power_cut`] shows it. An honest disk is kinder; a test on one proves little.
 //!
-//! Everything happens under one lock in the order of the calls, and chance is a function of the seed: the same calls give
-//! the same bytes, the same answers and the same [`MemoryDevice::trace_hash`].
+//! Everything happens under one lock in the order of the calls, and chance is a function of the seed: the same calls
+//! give the same bytes, the same answers and the same [`MemoryDevice::trace_hash`].
 
 pub(crate) mod blocks;
 mod copy;
@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 /// The disk; clones are doors to the same one.
 ///
-/// Relative paths start at its root. Locks are exclusive within it and refused at once, not retried: nobody can wait for
-/// time that does not pass.
+/// Relative paths start at its root. Locks are exclusive within it and refused at once, not retried: nobody can wait
+/// for time that does not pass.
 #[derive(Clone, Default)]
 pub struct MemoryDevice {
     state: Arc<Mutex<State>>,
@@ -50,7 +50,8 @@ impl MemoryDevice {
         self
     }
 
-    /// Holds files of `capacity_bytes` in all, counted in whole blocks; beyond it `prepare` and `write_small` answer full.
+    /// Holds files of `capacity_bytes` in all, counted in whole blocks; beyond it `prepare` and `write_small` answer
+    /// full.
     #[must_use]
     pub fn with_capacity_bytes(self, capacity_bytes: u64) -> Self {
         self.set_capacity_bytes(Some(capacity_bytes));
@@ -70,15 +71,15 @@ impl MemoryDevice {
     /// Plants a fault: the matching operation number `after` (from 0, counted from now) and the next `times - 1` fail,
     /// [`FaultOp::Space`] as full, the others as injected.
     ///
-    /// A failed write may leave its first sectors. What was not durable when a sync failed stays so whatever later syncs
-    /// say, also after the file is opened again: only writing it again helps.
+    /// A failed write may leave its first sectors. What was not durable when a sync failed stays so whatever later
+    /// syncs say, also after the file is opened again: only writing it again helps.
     pub fn plant(&self, op: FaultOp, after: u64, times: u64) {
         self.state.lock().faults.plant(op, after, times);
     }
 
     /// Lets `operations` more operations through; the next one is cut off half way (its effect is there, unsynced), and
-    /// from then on every one fails with "power is out" until [`MemoryDevice::power_cut`] or [`MemoryDevice::kill`] says
-    /// what that was. `write_small` counts as its five steps.
+    /// from then on every one fails with "power is out" until [`MemoryDevice::power_cut`] or [`MemoryDevice::kill`]
+    /// says what that was. `write_small` counts as its five steps.
     pub fn crash_after(&self, operations: u64) {
         self.state.lock().faults.crash_after(operations);
     }

@@ -1,4 +1,5 @@
-//! A running hash of everything asked of a device and everything it answered: two runs that differ anywhere differ here.
+//! A running hash of everything asked of a device and everything it answered: two runs that differ anywhere differ
+//! here.
 
 use crate::device::Result;
 use crate::fault::chance::mix;

@@ -1,7 +1,7 @@
 //! A device whose changes nobody else sees: what the base has shows through, everything written stays in memory.
 //!
-//! For commands that must run the real recovery and change nothing, perhaps beside a living engine: no lock is taken
-//! on the base, and of its files only the changed blocks and the lengths are held here. A file's length is the base's at
+//! For commands that must run the real recovery and change nothing, perhaps beside a living engine: no lock is taken on
+//! the base, and of its files only the changed blocks and the lengths are held here. A file's length is the base's at
 //! the moment when it was first opened; bytes that the base has lost since read as zeroes.
 
 mod file;

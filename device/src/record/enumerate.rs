@@ -1,7 +1,7 @@
 //! The disks that a power cut at some moment may have left: all of them, or one by chance.
 //!
-//! Files and names are looked at one by one, and equal contents count once after every step: a tail block that was written
-//! ten times without a sync has eleven outcomes, not a thousand.
+//! Files and names are looked at one by one, and equal contents count once after every step: a tail block that was
+//! written ten times without a sync has eleven outcomes, not a thousand.
 
 use super::content::Content;
 use super::disk::Disk;
@@ -46,8 +46,8 @@ impl Names {
 }
 
 impl History {
-    /// Every disk that a power cut at this moment may have left, each once; `None` where there would be more than `limit`.
-    /// Writes that were not synced are there, not there, or torn in two at any sector.
+    /// Every disk that a power cut at this moment may have left, each once; `None` where there would be more than
+    /// `limit`. Writes that were not synced are there, not there, or torn in two at any sector.
     pub fn disks(&self, moment: usize, limit: usize) -> Option<Vec<Disk>> {
         let steps = self.steps(moment);
         let mut contents: BTreeMap<Node, Vec<Arc<Content>>> = BTreeMap::new();

@@ -73,8 +73,8 @@ enum Event {
     Mark(u64),
 }
 
-/// Everything that passed through a [`super::RecordDevice`], in order. Its moments are numbered from 0, when nothing had
-/// happened, to [`History::moments`].
+/// Everything that passed through a [`super::RecordDevice`], in order. Its moments are numbered from 0, when nothing
+/// had happened, to [`History::moments`].
 #[derive(Clone, Debug, Default)]
 pub struct History {
     events: Vec<Event>,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 /// A device that writes down every change. Clones share the history.
 ///
-/// It starts with an empty directory: files that were there before it are not known to it, and opening one is an error of
-/// its user, who panics.
+/// It starts with an empty directory: files that were there before it are not known to it, and opening one is an error
+/// of its user, who panics.
 #[derive(Clone)]
 pub struct RecordDevice {
     base: Arc<dyn Device>,

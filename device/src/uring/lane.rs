@@ -1,9 +1,9 @@
 //! Writes of many files on the way at once, for one thread that looks after all of them.
 //!
-//! A call that blocks is enough for one log; a thread that serves many would wait for one disk sync after the other. What
-//! the kernel reads belongs to the lane until the kernel is done with it, so no buffer and no file can go away underneath.
-//! A write that comes back short or is refused in this form is done over on the calling thread: the same bytes at the same
-//! place.
+//! A call that blocks is enough for one log; a thread that serves many would wait for one disk sync after the other.
+//! What the kernel reads belongs to the lane until the kernel is done with it, so no buffer and no file can go away
+//! underneath. A write that comes back short or is refused in this form is done over on the calling thread: the same
+//! bytes at the same place.
 #![expect(unsafe_code, reason = "hands the kernel pointers into buffers that the lane owns")]
 
 use crate::buffers::AlignedBuffer;
@@ -106,8 +106,8 @@ impl Lane {
         })
     }
 
-    /// From now on the lane is the calling thread's alone, to the end, where the kernel can make use of that (6.1): what
-    /// completes does not interrupt the thread one by one, it wakes up when as many have landed as it waits for.
+    /// From now on the lane is the calling thread's alone, to the end, where the kernel can make use of that (6.1):
+    /// what completes does not interrupt the thread one by one, it wakes up when as many have landed as it waits for.
     #[must_use]
     pub fn bind(mut self) -> Self {
         let mut builder = IoUring::builder();
@@ -156,9 +156,9 @@ impl Lane {
         self.enqueue(&entry);
     }
 
-    /// Sends what was pushed and waits until `want` have landed (one at least; a ring of the bell counts) or the time is
-    /// over. Does not sleep where something has landed already or `is_due` says that there is other work; that is asked
-    /// when a ring of the bell is no longer missed.
+    /// Sends what was pushed and waits until `want` have landed (one at least; a ring of the bell counts) or the time
+    /// is over. Does not sleep where something has landed already or `is_due` says that there is other work; that is
+    /// asked when a ring of the bell is no longer missed.
     pub fn wait(
         &mut self,
         want: usize,
@@ -243,7 +243,8 @@ impl Lane {
         self.landed.push((write, result));
     }
 
-    /// What still stands in the queue was never taken, and never will be: it is written here, when what was taken is done.
+    /// What still stands in the queue was never taken, and never will be: it is written here, when what was taken is
+    /// done.
     fn give_up(&mut self) {
         self.broken = true;
         self.outlast(|lane| lane.ring.submission().len() + usize::from(lane.lent_word.is_some()));
@@ -255,9 +256,9 @@ impl Lane {
         }
     }
 
-    /// Waits until the kernel has no more than what `left` says. Completions arrive by themselves; those of a bound lane
-    /// where its thread enters the ring, and where it may not they never do: what they belong to is failed, and the memory
-    /// that the kernel may still look at is nobody's from then on.
+    /// Waits until the kernel has no more than what `left` says. Completions arrive by themselves; those of a bound
+    /// lane where its thread enters the ring, and where it may not they never do: what they belong to is failed, and
+    /// the memory that the kernel may still look at is nobody's from then on.
     fn outlast(&mut self, left: impl Fn(&mut Self) -> usize) {
         let mut patience = PATIENCE;
         while self.in_kernel > left(self) {

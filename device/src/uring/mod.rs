@@ -1,17 +1,18 @@
 //! The ring: depth for large writes, one device for all logs of an engine.
 //!
 //! What the ring is for here follows from the trait (calls block) and from measurement (`docs/performance.md`): a write
-//! over [`CHUNK_BYTES`] is split and kept [`DEPTH`] deep in flight, which the calling thread alone cannot do. A single chunk
-//! gains no depth, so a plain one goes out on the calling thread, and a durable one of any length by the way that measures
-//! best now. Reads go through the page cache by `pread`: split eight deep through the ring they defeat the kernel's
-//! read-ahead (cold and in order 1.4 against 2.5 GB/s, warm the same).
+//! over [`CHUNK_BYTES`] is split and kept [`DEPTH`] deep in flight, which the calling thread alone cannot do. A single
+//! chunk gains no depth, so a plain one goes out on the calling thread, and a durable one of any length by the way that
+//! measures best now. Reads go through the page cache by `pread`: split eight deep through the ring they defeat the
+//! kernel's read-ahead (cold and in order 1.4 against 2.5 GB/s, warm the same).
 //!
 //! Many logs at once are one thread's business: see [`Lane`].
 //!
-//! Rings are checked out of a pool for the length of one call, so logs do not wait for each other and nothing is ever in
-//! flight on an idle ring; when all are out the call runs on its own thread. That rules out `SINGLE_ISSUER`, and with it
-//! `DEFER_TASKRUN`. What lies in the memory that the device's pool lends and the first ring has registered, where locked
-//! memory allows it, is written as such (512 KiB: 3.6 against 2.7 GB/s, and half the processor time); everything else as it is.
+//! Rings are checked out of a pool for the length of one call, so logs do not wait for each other and nothing is ever
+//! in flight on an idle ring; when all are out the call runs on its own thread. That rules out `SINGLE_ISSUER`, and
+//! with it `DEFER_TASKRUN`. What lies in the memory that the device's pool lends and the first ring has registered,
+//! where locked memory allows it, is written as such (512 KiB: 3.6 against 2.7 GB/s, and half the processor time);
+//! everything else as it is.
 
 mod lane;
 mod pool;

@@ -23,8 +23,9 @@ impl RingPool {
         Self { state: Mutex::new(state) }
     }
 
-    /// The first ring if it is free; `None` when all are lent, or when the kernel gives no further one. Only the first has
-    /// registered memory: the rings count against the same limit, and many that register would leave none for the others.
+    /// The first ring if it is free; `None` when all are lent, or when the kernel gives no further one. Only the first
+    /// has registered memory: the rings count against the same limit, and many that register would leave none for the
+    /// others.
     pub(super) fn take(&self) -> Option<Lent<'_>> {
         let mut state = self.state.lock();
         let first = state.idle.iter().position(Ring::is_registered);

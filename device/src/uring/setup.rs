@@ -1,6 +1,7 @@
 //! Whether this machine gives us a ring, with which setup, and if not, why.
 //!
-//! A ring that can be set up may still be forbidden to run (a filter on `io_uring_enter`), so one no-op goes through it.
+//! A ring that can be set up may still be forbidden to run (a filter on `io_uring_enter`), so one no-op goes through
+//! it.
 #![expect(unsafe_code, reason = "registers memory with the kernel")]
 
 use super::DEPTH;
@@ -34,8 +35,8 @@ impl Ring {
     /// Registers the memory, which counts against `RLIMIT_MEMLOCK`; refused, the ring works without.
     fn register(&mut self, arena: &Arc<Arena>) -> io::Result<()> {
         let whole = libc::iovec { iov_base: arena.start().cast(), iov_len: ARENA_BYTES };
-        // SAFETY: the mapping lives as long as `self.arena`, which is dropped after the ring (field order); the pages are
-        // pinned, and nothing else is ever mapped at their address meanwhile.
+        // SAFETY: the mapping lives as long as `self.arena`, which is dropped after the ring (field order); the pages
+        // are pinned, and nothing else is ever mapped at their address meanwhile.
         unsafe { self.uring.submitter().register_buffers(&[whole]) }?;
         self.arena = Some(Arc::clone(arena));
         Ok(())

@@ -3,12 +3,13 @@
 //! The three ways promise the same. Which is fastest changes while the engine runs: with both cores busy the ring's
 //! `RWF_DSYNC`, completed by a kernel worker, was seen to fall from 10,000 to 260 writes a second while the calling
 //! thread's own stayed. So the latency of each is remembered per class of length, the best is used, and the others are
-//! tried again now and then, the rarer the further behind they were: a trial is somebody's answer, so all of them together
-//! stay well below the hundredth slowest. Of a change the log is told in one line.
+//! tried again now and then, the rarer the further behind they were: a trial is somebody's answer, so all of them
+//! together stay well below the hundredth slowest. Of a change the log is told in one line.
 //!
-//! Only a write that is alone says how fast a way is. Beside others (threads with a log each) one that syncs apart from its
-//! write answers sooner at the cost of the rest: with 64 threads it was taken for the best, and when all took it they made
-//! a quarter fewer answers, the slowest after twice the time. Such writes go by the calling thread, which needs no other.
+//! Only a write that is alone says how fast a way is. Beside others (threads with a log each) one that syncs apart from
+//! its write answers sooner at the cost of the rest: with 64 threads it was taken for the best, and when all took it
+//! they made a quarter fewer answers, the slowest after twice the time. Such writes go by the calling thread, which
+//! needs no other.
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -78,8 +79,8 @@ impl SyncWays {
         }
     }
 
-    /// Runs `write`, of `length` bytes, in the way that is best now or due for a trial, and learns from a success; beside
-    /// others on the calling thread.
+    /// Runs `write`, of `length` bytes, in the way that is best now or due for a trial, and learns from a success;
+    /// beside others on the calling thread.
     pub(super) fn measure<T, E>(&self, length: usize, write: impl FnOnce(SyncWay) -> Result<T, E>) -> Result<T, E> {
         let alone = self.busy.fetch_add(1, Ordering::Relaxed) == 0;
         let written = if alone { self.learn(length, write) } else { write(SyncWay::CallerDsync) };

@@ -60,8 +60,8 @@ struct Piece {
     done: usize,
 }
 
-/// Borrows the ring, the file and the bytes. `in_kernel` counts what was pushed and has not completed; dropping waits for
-/// it, so the borrow cannot end while the kernel holds the pointer, not even by a panic.
+/// Borrows the ring, the file and the bytes. `in_kernel` counts what was pushed and has not completed; dropping waits
+/// for it, so the borrow cannot end while the kernel holds the pointer, not even by a panic.
 struct Transfer<'a> {
     ring: &'a mut IoUring,
     /// All of the bytes lie in the ring's registered memory.

@@ -1,5 +1,5 @@
-//! Where the kernel denies the ring, as many containers do, the blocking device takes over and says why. What else may be
-//! refused, `RWF_DSYNC` and direct I/O, has a way around too, and leaves the same bytes.
+//! Where the kernel denies the ring, as many containers do, the blocking device takes over and says why. What else may
+//! be refused, `RWF_DSYNC` and direct I/O, has a way around too, and leaves the same bytes.
 
 use super::{assert_passed, child_argument, in_child, pattern};
 use oncelog_device::{
@@ -9,8 +9,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// Answers `errno` to the system call `number`, or only where its second argument has the bit `mask`; for this thread and
-/// what it starts, and for good.
+/// Answers `errno` to the system call `number`, or only where its second argument has the bit `mask`; for this thread
+/// and what it starts, and for good.
 fn deny(number: i64, mask: Option<u64>, errno: u32) {
     let masked = |mask| {
         let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), mask);

@@ -1,15 +1,15 @@
 //! Reading ahead of those who read on: while one window is looked through, the next ones are on their way.
 //!
-//! A read that begins where an earlier one ended is followed by more of them, mostly; the second in a row begins a *stream*.
-//! Its windows are whole buffers, each read past the page cache by a thread of its own kind, so the device has several
-//! large transfers at once and nothing else is evicted. A batch that two windows share is the only thing that is ever
-//! copied: its front moves in front of the second. A ring for each stream was not chosen: transfers of this size cost a
-//! thread little, and these threads serve every device alike.
+//! A read that begins where an earlier one ended is followed by more of them, mostly; the second in a row begins a
+//! *stream*. Its windows are whole buffers, each read past the page cache by a thread of its own kind, so the device
+//! has several large transfers at once and nothing else is evicted. A batch that two windows share is the only thing
+//! that is ever copied: its front moves in front of the second. A ring for each stream was not chosen: transfers of
+//! this size cost a thread little, and these threads serve every device alike.
 //!
-//! Nothing here is trusted: what a window holds goes through the checks of any other read, in [`crate::log`], and whoever
-//! finds less than he looks for drops the stream and reads the file. So a window that is out of date (the log was truncated,
-//! or had not been written that far) costs a transfer and no more. The memory is bounded for all logs together; a lookup,
-//! which reads on from nowhere, pays a look at a list.
+//! Nothing here is trusted: what a window holds goes through the checks of any other read, in [`crate::log`], and
+//! whoever finds less than he looks for drops the stream and reads the file. So a window that is out of date (the log
+//! was truncated, or had not been written that far) costs a transfer and no more. The memory is bounded for all logs
+//! together; a lookup, which reads on from nowhere, pays a look at a list.
 
 mod readers;
 mod stream;

@@ -1,8 +1,8 @@
 //! The record that decides an atomic batch; its page is in `docs/formats.md`.
 //!
-//! Only commits are recorded: a batch without a decision was not committed. A part is named by its log and the first offset
-//! of its transaction, because that pair never comes again unless the log is cut, and then the cut is recorded; producer ids
-//! are used over and over.
+//! Only commits are recorded: a batch without a decision was not committed. A part is named by its log and the first
+//! offset of its transaction, because that pair never comes again unless the log is cut, and then the cut is recorded;
+//! producer ids are used over and over.
 
 use oncelog_formats::FormatError;
 
@@ -19,8 +19,8 @@ const CUT_SHORT: FormatError = FormatError::InvalidRecord { reason: "a decision 
 pub(crate) enum Decision {
     /// An atomic batch is committed.
     Commit(Vec<Part>),
-    /// A log was cut to this offset. What earlier decisions say of it is over: all of it was durable by then, the markers too,
-    /// and a batch whose marker is cut is taken back in this log.
+    /// A log was cut to this offset. What earlier decisions say of it is over: all of it was durable by then, the
+    /// markers too, and a batch whose marker is cut is taken back in this log.
     Cut { log: String, offset: i64 },
 }
 

@@ -1,8 +1,8 @@
 //! What an earlier life of the engine left of its atomic batches, finished log by log as each is opened.
 //!
-//! A log needs no other one for that: a decision that is there holds for all its parts, and carries the batches that were not
-//! durable when it was made. So those that the log has lost are appended again, byte for byte, and then each open transaction
-//! of an atomic batch is committed if a decision names it and aborted if none does.
+//! A log needs no other one for that: a decision that is there holds for all its parts, and carries the batches that
+//! were not durable when it was made. So those that the log has lost are appended again, byte for byte, and then each
+//! open transaction of an atomic batch is committed if a decision names it and aborted if none does.
 
 use std::collections::BTreeMap;
 

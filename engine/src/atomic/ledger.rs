@@ -1,8 +1,10 @@
-//! The decisions of an engine's atomic batches: which were made, which are not finished yet, and the log that holds them.
+//! The decisions of an engine's atomic batches: which were made, which are not finished yet, and the log that holds
+//! them.
 //!
-//! The decisions stand in a log of the engine's own, a directory that Kafka reads as a topic nobody asked for: so they are
-//! written, grouped, recovered and trimmed by the code that does it for all others. A decision is needed until every marker
-//! that follows from it is durable; what a crash left is finished log by log as each is opened (see [`super::earlier`]).
+//! The decisions stand in a log of the engine's own, a directory that Kafka reads as a topic nobody asked for: so they
+//! are written, grouped, recovered and trimmed by the code that does it for all others. A decision is needed until
+//! every marker that follows from it is durable; what a crash left is finished log by log as each is opened (see
+//! [`super::earlier`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Range, RangeInclusive};
@@ -103,8 +105,8 @@ impl Ledger {
         Self { flights: lane.map(|lane| Mutex::new(Flights::new(lane))), background, ..Self::default() }
     }
 
-    /// Makes each of these appends durable, at the same time where the device and the engine's threads allow it; the first
-    /// failure if there is one, and only when all have come to an end.
+    /// Makes each of these appends durable, at the same time where the device and the engine's threads allow it; the
+    /// first failure if there is one, and only when all have come to an end.
     fn sync(&self, parts: &[(Arc<Shared>, u64)]) -> Result<()> {
         if let Some(flights) = self.flights.as_ref().filter(|_| parts.len() > 1)
             && let Some(mut flights) = flights.try_lock()
@@ -157,7 +159,8 @@ impl Ledger {
         self.log.get()
     }
 
-    /// What earlier decisions say of a log that was just opened, oldest first, with their offsets; `None` where nobody knows.
+    /// What earlier decisions say of a log that was just opened, oldest first, with their offsets; `None` where nobody
+    /// knows.
     pub(super) fn left_of(&self, name: &str) -> Option<Vec<(i64, Left)>> {
         let state = self.state.lock();
         let earlier = state.open.iter().filter_map(|(offset, open)| match open {
@@ -199,9 +202,9 @@ impl Ledger {
         unmarked.map(|part| part.first_offset..part.end_offset).collect()
     }
 
-    /// Records, durably, that a log is cut to `offset`: see [`Decision::Cut`]. What waits for its COMMIT marker and loses no
-    /// record is decided once more, in the same write. Asked with that log's lock held, so it takes none but that of the
-    /// decisions' log.
+    /// Records, durably, that a log is cut to `offset`: see [`Decision::Cut`]. What waits for its COMMIT marker and
+    /// loses no record is decided once more, in the same write. Asked with that log's lock held, so it takes none but
+    /// that of the decisions' log.
     fn cut(&self, name: &str, offset: i64, unmarked: &[Range<i64>]) -> Result<()> {
         let Some(log) = self.log().filter(|log| log.log_end_offset() > log.log_start_offset()) else { return Ok(()) };
         if planted(Bug::CutNotDecided) {
@@ -247,14 +250,14 @@ impl Ledger {
         self.state.lock().free.push(producer_id);
     }
 
-    /// Held from the look at what a decision has to carry until its markers have their places, so that no truncation comes
-    /// in between.
+    /// Held from the look at what a decision has to carry until its markers have their places, so that no truncation
+    /// comes in between.
     pub fn no_cut(&self) -> RwLockReadGuard<'_, ()> {
         self.order.read()
     }
 
-    /// Writes the decision, with what its parts need to survive; durable when this returns. `Ok(Err)`: it was refused and is
-    /// not there. `Err`: nobody knows. The caller lets nothing be cut meanwhile.
+    /// Writes the decision, with what its parts need to survive; durable when this returns. `Ok(Err)`: it was refused
+    /// and is not there. `Err`: nobody knows. The caller lets nothing be cut meanwhile.
     pub fn decide(&self, producer_id: i64, parts: &[Marked], now_ms: i64) -> Result<Result<i64>> {
         let Some(log) = self.log() else { return Ok(Err(Error::Closed)) };
         let (ticket, size_bytes) = match self.order(log, producer_id, parts, now_ms) {
@@ -310,7 +313,8 @@ impl Ledger {
         Ok(carried)
     }
 
-    /// Remembers the outcome, before its first marker can be seen, and appends the markers. `at`: the decision's offset.
+    /// Remembers the outcome, before its first marker can be seen, and appends the markers. `at`: the decision's
+    /// offset.
     pub fn conclude(&self, at: Option<i64>, producer_id: i64, commit: bool, parts: Vec<Marked>) {
         let key = {
             let mut state = self.state.lock();
@@ -323,8 +327,8 @@ impl Ledger {
         self.mark(key, producer_id, commit, parts);
     }
 
-    /// Appends the markers that are missing: COMMIT where a truncation has left all of the part. One that is refused (a full
-    /// disk) is tried again by [`Ledger::drive`].
+    /// Appends the markers that are missing: COMMIT where a truncation has left all of the part. One that is refused (a
+    /// full disk) is tried again by [`Ledger::drive`].
     fn mark(&self, key: i64, producer_id: i64, commit: bool, mut parts: Vec<Marked>) {
         for part in parts.iter_mut().filter(|part| part.marker.is_none()) {
             let commit = commit && part.log.holds(producer_id, part.first_offset..part.end_offset);
@@ -426,9 +430,9 @@ impl Ledger {
     }
 }
 
-/// Lets go of the batches that are settled and that [`Ledger::stable_ends`] cannot need: committed readers see them in all their
-/// logs, and none that they do not see everywhere begins below them. Many that have to stay are taken together: a
-/// transaction that hangs in one log may hold back what is committed for hours.
+/// Lets go of the batches that are settled and that [`Ledger::stable_ends`] cannot need: committed readers see them in
+/// all their logs, and none that they do not see everywhere begins below them. Many that have to stay are taken
+/// together: a transaction that hangs in one log may hold back what is committed for hours.
 fn forget_seen(open: &mut BTreeMap<i64, Open>) {
     let mut least: HashMap<*const Shared, i64> = HashMap::new();
     for parts in open.values().filter_map(Open::committed) {

@@ -18,9 +18,9 @@ pub use ledger::{DECISIONS_LOG, PRODUCER_IDS};
 
 /// Records for several logs of one engine, stored all or not at all.
 ///
-/// Made by [`crate::Engine::begin`]. In each log it is a transaction of a producer of the engine's own: committed readers see
-/// nothing of it before it is committed, and what lies behind it has to wait so long, so it should not stay open. Dropping it
-/// without [`AtomicBatch::commit`] aborts it; so does a crash before its decision is durable.
+/// Made by [`crate::Engine::begin`]. In each log it is a transaction of a producer of the engine's own: committed
+/// readers see nothing of it before it is committed, and what lies behind it has to wait so long, so it should not stay
+/// open. Dropping it without [`AtomicBatch::commit`] aborts it; so does a crash before its decision is durable.
 ///
 /// ```
 /// # use oncelog::{Engine, EngineOptions, OpenOptions};
@@ -62,13 +62,13 @@ impl AtomicBatch {
         Ok(Self { ledger, engine_id, producer_id, parts: Vec::new(), ended: false })
     }
 
-    /// Adds records to a log; answers the offset of the first. Producer, offsets and the transactional bit of the builder
-    /// are set here, all else is the caller's. Nothing waits for the disk.
+    /// Adds records to a log; answers the offset of the first. Producer, offsets and the transactional bit of the
+    /// builder are set here, all else is the caller's. Nothing waits for the disk.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] for a log of another engine, for that of the decisions, for one whose high watermark
-    /// somebody else moves, and for one that was truncated since the batch began in it; those of [`Log::append`]. The batch
-    /// stays as it was.
+    /// somebody else moves, and for one that was truncated since the batch began in it; those of [`Log::append`]. The
+    /// batch stays as it was.
     pub fn append(&mut self, log: &Log, records: BatchBuilder) -> Result<i64> {
         let shared = &log.shared;
         if Arc::as_ptr(&shared.checkpoints) as usize != self.engine_id {
@@ -119,15 +119,17 @@ impl AtomicBatch {
         Ok(first_offset)
     }
 
-    /// Decides for all of it. When this returns the batch survives any crash; committed readers of each log see it as soon
-    /// as its marker there is durable, which is under way.
+    /// Decides for all of it. When this returns the batch survives any crash; committed readers of each log see it as
+    /// soon as its marker there is durable, which is under way.
     ///
-    /// One write: the decision carries the records that are not durable in their logs yet, and those go there behind it, with
-    /// the markers. Much of them, or what is on its way to the disk, is waited for first, in all logs at the same time.
+    /// One write: the decision carries the records that are not durable in their logs yet, and those go there behind
+    /// it, with the markers. Much of them, or what is on its way to the disk, is waited for first, in all logs at the
+    /// same time.
     ///
     /// # Errors
-    /// The failure of a log, or a truncation of one meanwhile: the batch is aborted. [`Error::Storage`] of the decisions' log: whether the batch was committed
-    /// is known when the engine is opened again, and until then none is begun.
+    /// The failure of a log, or a truncation of one meanwhile: the batch is aborted. [`Error::Storage`] of the
+    /// decisions' log: whether the batch was committed is known when the engine is opened again, and until then none is
+    /// begun.
     pub fn commit(mut self) -> Result<()> {
         self.ended = true;
         let parts = std::mem::take(&mut self.parts);

@@ -1,11 +1,12 @@
 //! The aborted transactions of a log, held for one question: which of them overlap the offsets of a read?
 //!
-//! Markers only ever come behind one another, so the entries stand in order of their last offset; over the first offsets
-//! lies a tree of minima, [`FANOUT`] to one. A lookup begins at the first entry that ends late enough and steps over every
-//! group whose transactions all begin too late: its cost grows with the answer and the logarithm of the rest, not with the
-//! number of entries or segments. Kafka reads its file from the front for every fetch, and then those of the segments
-//! behind. One index for the whole log, and not one for each segment, because a transaction may begin in any segment before
-//! the one that holds its marker; the part that belongs into a segment's file is a range of it.
+//! Markers only ever come behind one another, so the entries stand in order of their last offset; over the first
+//! offsets lies a tree of minima, [`FANOUT`] to one. A lookup begins at the first entry that ends late enough and steps
+//! over every group whose transactions all begin too late: its cost grows with the answer and the logarithm of the
+//! rest, not with the number of entries or segments. Kafka reads its file from the front for every fetch, and then
+//! those of the segments behind. One index for the whole log, and not one for each segment, because a transaction may
+//! begin in any segment before the one that holds its marker; the part that belongs into a segment's file is a range of
+//! it.
 
 use oncelog_formats::txn_index::AbortedTxn;
 

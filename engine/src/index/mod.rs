@@ -1,9 +1,9 @@
 //! The sparse index of one segment, in memory.
 //!
-//! Nothing here is needed for correctness: an index only says where to begin a scan, so it is kept whole in memory, written
-//! when its segment is sealed, and rebuilt from the log where its file cannot be trusted. Kafka's rule for when an entry is
-//! due is followed exactly, since other programs read the files ([`SegmentIndex::append`]). Other than Kafka, recovery can
-//! never overflow a tiny index: what does not fit is left out, and the segment rolls.
+//! Nothing here is needed for correctness: an index only says where to begin a scan, so it is kept whole in memory,
+//! written when its segment is sealed, and rebuilt from the log where its file cannot be trusted. Kafka's rule for when
+//! an entry is due is followed exactly, since other programs read the files ([`SegmentIndex::append`]). Other than
+//! Kafka, recovery can never overflow a tiny index: what does not fit is left out, and the segment rolls.
 
 use crate::config::Config;
 use oncelog_formats::{FormatError, IndexFindings, OffsetEntry, TimeEntry};
@@ -136,8 +136,8 @@ impl SegmentIndex {
     /// Counts a batch behind all before it, by Kafka's rule: its timestamp counts first; if more than the interval was
     /// written since the last entry, it gets one in each index; then its bytes count. Whether it got one.
     ///
-    /// `position` and `size_bytes` in bytes, `max_timestamp` in ms (-1 for none). Cannot fail, since who calls it is past
-    /// the point of return: an entry that does not fit or follow is left out, and the index is only less dense.
+    /// `position` and `size_bytes` in bytes, `max_timestamp` in ms (-1 for none). Cannot fail, since who calls it is
+    /// past the point of return: an entry that does not fit or follow is left out, and the index is only less dense.
     pub fn append(&mut self, position: u64, size_bytes: usize, last_offset: i64, max_timestamp: i64) -> bool {
         if can_hold(self.base_offset, last_offset) {
             self.note_timestamp(max_timestamp, last_offset);
@@ -155,7 +155,8 @@ impl SegmentIndex {
         added
     }
 
-    /// Takes a timestamp into account if it is strictly larger than all before: of a batch that ends with `last_offset`.
+    /// Takes a timestamp into account if it is strictly larger than all before: of a batch that ends with
+    /// `last_offset`.
     pub fn note_timestamp(&mut self, max_timestamp: i64, last_offset: i64) {
         if max_timestamp > self.largest_timestamp() {
             self.largest = Some(TimeEntry { timestamp: max_timestamp, offset: last_offset });

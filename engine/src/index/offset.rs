@@ -22,7 +22,8 @@ impl OffsetIndex {
         index
     }
 
-    /// An index as stored, with what is odd about the file. Entries from the first one out of order or range on are left out.
+    /// An index as stored, with what is odd about the file. Entries from the first one out of order or range on are
+    /// left out.
     #[must_use]
     pub fn from_bytes(base_offset: i64, max_index_bytes: u64, bytes: &[u8]) -> (Self, IndexFindings) {
         let (mut entries, findings) = offset_index::decode_all(base_offset, bytes);
@@ -58,8 +59,9 @@ impl OffsetIndex {
         above.checked_sub(1).map_or(OffsetEntry { offset: self.base_offset, position: 0 }, |at| self.entries[at])
     }
 
-    /// Offset of the first entry at or behind `position` (bytes): no batch below `position` reaches it. Kafka's search never
-    /// looks at its first entry where it looks for an upper bound, so one that stands right at `position` is passed over.
+    /// Offset of the first entry at or behind `position` (bytes): no batch below `position` reaches it. Kafka's search
+    /// never looks at its first entry where it looks for an upper bound, so one that stands right at `position` is
+    /// passed over.
     #[must_use]
     pub fn offset_at_position(&self, position: u64) -> Option<i64> {
         let below = self.entries.partition_point(|entry| u64::from(entry.position) < position);

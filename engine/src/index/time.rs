@@ -22,7 +22,8 @@ impl TimeIndex {
         index
     }
 
-    /// An index as stored, with what is odd about the file. Entries from the first one out of order or range on are left out.
+    /// An index as stored, with what is odd about the file. Entries from the first one out of order or range on are
+    /// left out.
     #[must_use]
     pub fn from_bytes(base_offset: i64, max_index_bytes: u64, bytes: &[u8]) -> (Self, IndexFindings) {
         let (mut entries, findings) = time_index::decode_all(base_offset, bytes);

@@ -1,13 +1,14 @@
 //! How many producers a log may know, and who made them lately.
 //!
 //! A client that takes a new producer id with each start, or for each request, fills the table of everybody. Nobody is
-//! forgotten for it: beyond `max_producers` a client's batch under an id that the log does not know is refused, and those it
-//! knows go on. Forgetting whoever was silent for longest was not chosen, since his retry would be stored twice.
+//! forgotten for it: beyond `max_producers` a client's batch under an id that the log does not know is refused, and
+//! those it knows go on. Forgetting whoever was silent for longest was not chosen, since his retry would be stored
+//! twice.
 //!
-//! Who took the ids is counted by the name that came with the append, in windows of an hour, with the space-saving method
-//! (Metwally, Agrawal, El Abbadi, 2005): a name that finds no room takes over the place and the count of the rarest one. So
-//! memory has a bound whatever the names are, and whoever took more than his share of a window is in it. Only an append that
-//! makes a producer pays for it.
+//! Who took the ids is counted by the name that came with the append, in windows of an hour, with the space-saving
+//! method (Metwally, Agrawal, El Abbadi, 2005): a name that finds no room takes over the place and the count of the
+//! rarest one. So memory has a bound whatever the names are, and whoever took more than his share of a window is in it.
+//! Only an append that makes a producer pays for it.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ const NAME_CHARS: usize = 64;
 /// A client that made producers lately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Creator {
-    /// The name that came with its appends ([`crate::Append::client_id`]), at most 64 characters of it; empty for all that
-    /// gave none.
+    /// The name that came with its appends ([`crate::Append::client_id`]), at most 64 characters of it; empty for all
+    /// that gave none.
     pub client_id: String,
     /// At least so many producers are its own.
     pub at_least: u64,

@@ -126,7 +126,8 @@ impl Shared {
         self.admit_and_stage(append, std::slice::from_mut(&mut candidate), true, valid.log_append_time, now_ms)
     }
 
-    /// A retry is recognised right behind its checksum, before it is decompressed, and whatever else is wrong with it by now.
+    /// A retry is recognised right behind its checksum, before it is decompressed, and whatever else is wrong with it
+    /// by now.
     fn early_duplicate(&self, incoming: &Option<Incoming>, append: &Append<'_>) -> Result<Option<Ordered<'_>>> {
         let looks = append.origin == Origin::Client && !planted(Bug::DuplicateStored);
         let Some(batch) = incoming.filter(|_| looks) else { return Ok(None) };
@@ -232,8 +233,8 @@ impl Shared {
         }
     }
 
-    /// Has what was staged carried on its way where its caller may not come to wait for it soon: a thread that appends again
-    /// before it waits drives several tickets, and they need not wait for it.
+    /// Has what was staged carried on its way where its caller may not come to wait for it soon: a thread that appends
+    /// again before it waits drives several tickets, and they need not wait for it.
     fn see_to_commit(&self, state: &mut State, number: u64, ack: Ack) {
         let thread = this_thread();
         let (last_thread, last_number) = std::mem::replace(&mut state.progress.last_append, (thread, number));
@@ -245,7 +246,8 @@ impl Shared {
         }
     }
 
-    /// Where much is staged that nobody waits for, the committer is asked to begin; where too much is, the caller waits.
+    /// Where much is staged that nobody waits for, the committer is asked to begin; where too much is, the caller
+    /// waits.
     fn bound_staged(&self, mut state: MutexGuard<'_, State>, ack: Ack) -> Result<()> {
         let staged_bytes = state.staging.pending_bytes();
         if ack == Ack::Accepted && staged_bytes > STAGED_PLENTY_BYTES {
@@ -400,7 +402,8 @@ fn forgiven(refusal: &Refusal) -> bool {
     }
 }
 
-/// Has what is stored of all the set's producers fetched together: of a million, each lies in memory that no cache holds.
+/// Has what is stored of all the set's producers fetched together: of a million, each lies in memory that no cache
+/// holds.
 fn ask_for_producers(state: &State, candidates: &[Candidate<'_>]) {
     for batch in candidates.iter().filter_map(|candidate| candidate.incoming.as_ref()) {
         prefetch(state.producers.memory(batch.producer_id));

@@ -1,7 +1,8 @@
 //! What the log remembers of its producers, written to disk behind the appends.
 //!
-//! A roll only freezes a view of the producer table, at a constant cost. Whoever does the upkeep then reads the view a few
-//! hundred entries at a time, so that an append waits for microseconds at most, encodes outside the lock, and writes.
+//! A roll only freezes a view of the producer table, at a constant cost. Whoever does the upkeep then reads the view a
+//! few hundred entries at a time, so that an append waits for microseconds at most, encodes outside the lock, and
+//! writes.
 
 mod load;
 mod pages;
@@ -30,8 +31,8 @@ pub(crate) struct SnapshotDue {
 }
 
 enum Content {
-    /// To be read from the table. `stands`: the file is there already, of the same offset, and only the rest is to be said
-    /// anew: it knows producers that were forgotten since it was written.
+    /// To be read from the table. `stands`: the file is there already, of the same offset, and only the rest is to be
+    /// said anew: it knows producers that were forgotten since it was written.
     View { view: Frozen, meta: SnapshotMeta, stands: bool },
     /// Read already; the file could not be written.
     Bytes(Vec<u8>),
@@ -50,8 +51,8 @@ impl SnapshotDue {
 }
 
 impl State {
-    /// Kafka's `.snapshot` of this moment, ours behind it, to be written; where Kafka would take none, the same under our
-    /// own name.
+    /// Kafka's `.snapshot` of this moment, ours behind it, to be written; where Kafka would take none, the same under
+    /// our own name.
     pub(super) fn freeze_snapshot(&mut self, sealed: Option<SealedSegment>) {
         let offset = self.log_end();
         // One that stands here already is written again: a roll has more to say.
@@ -76,8 +77,8 @@ impl Shared {
             if count == 0 {
                 return Ok(());
             }
-            // A snapshot of records that a crash may still take would be believed over those that follow them, and over the
-            // segment that it closes. A roll meanwhile brings one that waits for the next turn.
+            // A snapshot of records that a crash may still take would be believed over those that follow them, and over
+            // the segment that it closes. A roll meanwhile brings one that waits for the next turn.
             self.commit_all(Ack::Durable)?;
             drop(self.state_with_pages()?);
             for _ in 0..count {

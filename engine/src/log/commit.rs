@@ -1,11 +1,11 @@
 //! Group commit: whoever waits first carries everything staged to the device, the next group forms meanwhile.
 //!
-//! Leader and followers was chosen over a thread that commits for all because a single writer then pays no hand-off. The
-//! engine's committer thread is one more caller: it waits for what nobody waits for in person. One group is in flight at a
-//! time, because the next one starts with the partial block that this one ends with.
+//! Leader and followers was chosen over a thread that commits for all because a single writer then pays no hand-off.
+//! The engine's committer thread is one more caller: it waits for what nobody waits for in person. One group is in
+//! flight at a time, because the next one starts with the partial block that this one ends with.
 //!
-//! Callers wait at one of two gates: those that the flight carries, and those behind it. When it lands, one of the second,
-//! who leads the next, and all of the first are woken: nobody wakes to find that nothing has changed for him.
+//! Callers wait at one of two gates: those that the flight carries, and those behind it. When it lands, one of the
+//! second, who leads the next, and all of the first are woken: nobody wakes to find that nothing has changed for him.
 
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -299,7 +299,8 @@ impl Shared {
             }
             turn.unsynced |= !whole;
             if let Some(size) = group.seal_at {
-                // Before the next segment is written: Kafka's recovery drops every segment behind one that it has to cut.
+                // Before the next segment is written: Kafka's recovery drops every segment behind one that it has to
+                // cut.
                 group.file.set_length(size)?;
                 turn.unsealed.push(group.file.clone());
                 turn.unsynced = false;

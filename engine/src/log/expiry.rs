@@ -1,7 +1,7 @@
 //! Producers that were silent for too long are forgotten, a few at a time.
 //!
-//! The driver goes round the table in small steps, each with the lock to itself for some microseconds, and rests behind each
-//! pass. Only the driver thread does this: who drives a log step by step says himself when somebody is forgotten.
+//! The driver goes round the table in small steps, each with the lock to itself for some microseconds, and rests behind
+//! each pass. Only the driver thread does this: who drives a log step by step says himself when somebody is forgotten.
 
 use super::Shared;
 use crate::error::Result;

@@ -1,12 +1,12 @@
 //! Batches from a segment's file.
 //!
 //! Where to begin: at the place where an earlier read ended, if one ended at this offset, so that reading on costs one
-//! transfer and no lookup; else at what the index says, once the batch there has been seen and its checksum holds. A wrong
-//! entry makes the segment be walked from its start instead. Whatever the way, each batch that is handed out is checked.
-//! Who goes on like this finds what comes next in memory ([`super::stream`]).
+//! transfer and no lookup; else at what the index says, once the batch there has been seen and its checksum holds. A
+//! wrong entry makes the segment be walked from its start instead. Whatever the way, each batch that is handed out is
+//! checked. Who goes on like this finds what comes next in memory ([`super::stream`]).
 //!
-//! Large transfers go past the page cache, into buffers in huge pages: that is the fastest way the disk has, and a reader
-//! of old data evicts nothing that others read. Small ones go through it, for its read-ahead.
+//! Large transfers go past the page cache, into buffers in huge pages: that is the fastest way the disk has, and a
+//! reader of old data evicts nothing that others read. Small ones go through it, for its read-ahead.
 
 use oncelog_device::{BLOCK_BYTES, DeviceFile};
 use oncelog_formats::BatchHeader;

@@ -1,8 +1,8 @@
 //! Where callers wait for a flight to land.
 //!
-//! Who is woken reads here how far the device has come, and is off without the log's lock: dozens who are woken together
-//! would otherwise queue up for it in front of the next group. The standard library's condition variable wakes all of
-//! them by one call; that of `parking_lot` hands them to the mutex one by one.
+//! Who is woken reads here how far the device has come, and is off without the log's lock: dozens who are woken
+//! together would otherwise queue up for it in front of the next group. The standard library's condition variable wakes
+//! all of them by one call; that of `parking_lot` hands them to the mutex one by one.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +24,8 @@ pub(crate) struct Landed {
 }
 
 impl Gate {
-    /// To be entered with the log's lock, which may be let go of once this is held: no ring of the bell is missed from then
-    /// on.
+    /// To be entered with the log's lock, which may be let go of once this is held: no ring of the bell is missed from
+    /// then on.
     pub fn enter(&self) -> MutexGuard<'_, Landed> {
         self.landed.lock().unwrap_or_else(PoisonError::into_inner)
     }

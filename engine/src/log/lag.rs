@@ -1,8 +1,9 @@
 //! How many committed records lie behind a position. The difference of two offsets says more than there is: markers,
 //! aborted transactions and what compaction took have offsets too.
 //!
-//! So the headers are read, but those of a sealed segment once: what is committed in it stays. Numbers beside the index would
-//! make that first time free as well; nothing that Kafka writes has them, so its segments would be read all the same.
+//! So the headers are read, but those of a sealed segment once: what is committed in it stays. Numbers beside the index
+//! would make that first time free as well; nothing that Kafka writes has them, so its segments would be read all the
+//! same.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,8 +32,8 @@ pub struct Lag {
 /// Committed data of a whole segment, records and bytes.
 type Committed = (u64, u64);
 
-/// What was counted of segments that nothing is added to and whose transactions are all decided: that stays as it is until
-/// the log is truncated.
+/// What was counted of segments that nothing is added to and whose transactions are all decided: that stays as it is
+/// until the log is truncated.
 #[derive(Default)]
 pub(super) struct Counted(Mutex<(u64, BTreeMap<i64, Committed>)>);
 

@@ -126,8 +126,8 @@ impl Shared {
         self.state.lock().epochs.latest().unwrap_or(0)
     }
 
-    /// Somebody will want this append durable: what comes next on this log takes it along, else the committer sees to it
-    /// soon, and nobody waits.
+    /// Somebody will want this append durable: what comes next on this log takes it along, else the committer sees to
+    /// it soon, and nobody waits.
     pub(crate) fn want_durable_soon(&self, number: u64) {
         let Some(background) = &self.background else { return self.note_durable_wanted(number) };
         let progress = &mut self.state.lock().progress;
@@ -151,8 +151,8 @@ impl Shared {
 
 /// An open partition log; clones are handles of the same one.
 ///
-/// All methods may be called from any thread. Dropping the last handle writes nothing: close the [`crate::Engine`] for a
-/// clean shutdown, anything else is a crash that the next opening recovers from.
+/// All methods may be called from any thread. Dropping the last handle writes nothing: close the [`crate::Engine`] for
+/// a clean shutdown, anything else is a crash that the next opening recovers from.
 #[derive(Clone, Debug)]
 pub struct Log {
     pub(crate) shared: Arc<Shared>,
@@ -212,16 +212,17 @@ impl Log {
     /// Reads whole batches from one segment.
     ///
     /// # Errors
-    /// [`crate::Error::OffsetOutOfRange`] outside the log; [`crate::Error::Damaged`] where stored bytes are not what was
-    /// written.
+    /// [`crate::Error::OffsetOutOfRange`] outside the log; [`crate::Error::Damaged`] where stored bytes are not what
+    /// was written.
     pub fn read(&self, read: Read) -> Result<Fetched> {
         self.shared.read(&read)
     }
 
-    /// Committed batches only: what `isolation: Committed` reads, without aborted data and without markers. Offsets stay as
-    /// they are, so there are gaps.
+    /// Committed batches only: what `isolation: Committed` reads, without aborted data and without markers. Offsets
+    /// stay as they are, so there are gaps.
     ///
-    /// May answer nothing although there is more: go on at [`Committed::next_offset`] until that is the last stable offset.
+    /// May answer nothing although there is more: go on at [`Committed::next_offset`] until that is the last stable
+    /// offset.
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -231,8 +232,8 @@ impl Log {
             .map_err(|source| crate::Error::Format { path: self.shared.dir.clone(), source })
     }
 
-    /// How much a committed reader at `position` has still to read. Reads the batch headers in between, not the records: those
-    /// of the first and the last segment each time, those of each one between them the first time.
+    /// How much a committed reader at `position` has still to read. Reads the batch headers in between, not the
+    /// records: those of the first and the last segment each time, those of each one between them the first time.
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -240,7 +241,8 @@ impl Log {
         self.shared.lag(position)
     }
 
-    /// Reads from `read.offset` on and goes on as the log grows, woken when there is more to see: for threads and futures.
+    /// Reads from `read.offset` on and goes on as the log grows, woken when there is more to see: for threads and
+    /// futures.
     #[must_use]
     pub fn follow(&self, read: Read) -> Follower {
         Follower::new(self.clone(), Read { at_least_one: true, ..read })
@@ -288,8 +290,8 @@ impl Log {
         self.shared.state.lock().high_watermark
     }
 
-    /// Committed readers see up to here: the first offset of the earliest transaction that is open, or decided above the
-    /// high watermark, else the high watermark.
+    /// Committed readers see up to here: the first offset of the earliest transaction that is open, or decided above
+    /// the high watermark, else the high watermark.
     #[must_use]
     pub fn last_stable_offset(&self) -> i64 {
         self.shared.state.lock().last_stable()
@@ -329,8 +331,9 @@ impl Log {
         self.shared.explain()
     }
 
-    /// Transactions that are open longer than `transaction_max_timeout_ms` and five minutes, counted from their producer's
-    /// newest append: how many there are now, and how many there were since the log was opened. [`Log::drive`] looks for them.
+    /// Transactions that are open longer than `transaction_max_timeout_ms` and five minutes, counted from their
+    /// producer's newest append: how many there are now, and how many there were since the log was opened.
+    /// [`Log::drive`] looks for them.
     #[must_use]
     pub fn late_transactions(&self) -> (u64, u64) {
         self.shared.late.counts()
@@ -397,9 +400,9 @@ impl Log {
         Ok(expired.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// One step of [`Log::expire_producers`], over the few producers next in turn; answers the ids of those forgotten. An
-    /// engine with a driver does this by itself, on idle logs too; [`Log::drive`] does not. Producers that an opening has not
-    /// read yet are looked at when they are read.
+    /// One step of [`Log::expire_producers`], over the few producers next in turn; answers the ids of those forgotten.
+    /// An engine with a driver does this by itself, on idle logs too; [`Log::drive`] does not. Producers that an
+    /// opening has not read yet are looked at when they are read.
     ///
     /// # Errors
     /// On a closed or latched log.
@@ -485,8 +488,8 @@ impl Log {
         self.shared.drive()
     }
 
-    /// Open transactions of atomic batches: producer id and first offset. `None` where they are not this engine's to end:
-    /// on a replica, or on a log that cannot be written.
+    /// Open transactions of atomic batches: producer id and first offset. `None` where they are not this engine's to
+    /// end: on a replica, or on a log that cannot be written.
     pub(crate) fn atomic_transactions(&self) -> Option<Vec<(i64, i64)>> {
         let state = self.shared.state.lock();
         if !state.follows_end || state.check_writable().is_err() {

@@ -126,8 +126,8 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written, unless
-    /// there are too many producers to wait for that.
+    /// Log start, high watermark and epochs within what was found; snapshots of nothing go; side files are written,
+    /// unless there are too many producers to wait for that.
     fn settle(&self, log_start: i64, high_watermark: i64, log_end: i64, memory_offset: i64, waits: bool) -> Result<()> {
         let first_base = *self.state.lock().segments.first_key_value().expect("a log has a segment").0;
         let log_start = log_start.max(first_base).min(log_end.max(first_base));
@@ -184,8 +184,8 @@ impl Shared {
         self.keep_snapshots(others, log_start, log_end, memory_offset)
     }
 
-    /// Removes those of the snapshots that are not within the log. The newest at or below the log start becomes our memory
-    /// of what lies there.
+    /// Removes those of the snapshots that are not within the log. The newest at or below the log start becomes our
+    /// memory of what lies there.
     pub(super) fn keep_snapshots(
         &self,
         mut found: Vec<i64>,

@@ -1,7 +1,7 @@
 //! Reads: whole batches of one segment, contiguous or an error.
 //!
-//! The place is found under the lock, the bytes are fetched without it: from the tail in memory if they were just written,
-//! else from the file ([`super::fetch`]). Nothing a reader does holds an append up.
+//! The place is found under the lock, the bytes are fetched without it: from the tail in memory if they were just
+//! written, else from the file ([`super::fetch`]). Nothing a reader does holds an append up.
 
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -60,7 +60,8 @@ impl Part {
 }
 
 impl Place {
-    /// Batches that reach this offset are not to be shown. None can where the whole segment is: what claims to is damaged.
+    /// Batches that reach this offset are not to be shown. None can where the whole segment is: what claims to is
+    /// damaged.
     pub fn limit(&self) -> i64 {
         if self.limit >= self.next_offset { i64::MAX } else { self.limit }
     }
@@ -95,8 +96,8 @@ impl Shared {
     }
 
     /// A leader may name a high watermark inside a batch; readers see whole batches, so it then stands at the batch's
-    /// base, as in Kafka from the first read on that is not below the log start. Between batches it stands at the next, or
-    /// at the end.
+    /// base, as in Kafka from the first read on that is not below the log start. Between batches it stands at the next,
+    /// or at the end.
     fn settle_high_watermark(&self, read_offset: i64) -> Result<()> {
         let asked = {
             let state = self.state.lock();

@@ -54,8 +54,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Base offset of the batch that holds `offset`, or of the next one where none does; none at the end. It is where Kafka
-    /// takes an offset to be once it has looked for its place in a file.
+    /// Base offset of the batch that holds `offset`, or of the next one where none does; none at the end. It is where
+    /// Kafka takes an offset to be once it has looked for its place in a file.
     pub(super) fn batch_base_at(&self, offset: i64) -> Result<Option<i64>> {
         self.commit_all(super::types::Ack::Written)?;
         let mut wanted = offset;
@@ -160,8 +160,8 @@ impl Shared {
         }
         self.persist_epochs()?;
         if rises {
-            // Now it is the first segment's base and need not be listed. One that stood there before is listed until the
-            // next checkpoint, as in Kafka.
+            // Now it is the first segment's base and need not be listed. One that stood there before is listed until
+            // the next checkpoint, as in Kafka.
             self.store_log_start(new_start)?;
         }
         Ok(bases)

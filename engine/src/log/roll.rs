@@ -19,14 +19,15 @@ use crate::spares::{PIECE_BYTES, Space, Spare};
 
 /// An idle log holds this much ready.
 const LEAST_WINDOW_BYTES: u64 = 64 << 10;
-/// More is no help to the fastest writer, and a roll before the segment is full has to give it back, with appends behind it.
+/// More is no help to the fastest writer, and a roll before the segment is full has to give it back, with appends
+/// behind it.
 const MOST_WINDOW_BYTES: u64 = 64 << 20;
 /// So long a time's appends are kept ready for; how fast they come is measured over the last of the shorter times.
 const AHEAD_NS: u64 = 125_000_000;
 const MEASURED_NS: u64 = AHEAD_NS / 4;
 
-/// Where so much is written between two syncs, zeroes in front of it take the disk longer than the syncs over space that is
-/// only allocated: 80 us each where a disk writes 3 GB/s. From a quarter of this on, but that is close.
+/// Where so much is written between two syncs, zeroes in front of it take the disk longer than the syncs over space
+/// that is only allocated: 80 us each where a disk writes 3 GB/s. From a quarter of this on, but that is close.
 const MANY_BYTES: u64 = 1 << 20;
 
 /// What decides whether a set of batches goes to a new segment.
@@ -149,8 +150,8 @@ impl Window {
 }
 
 impl Shared {
-    /// Gets what an append lacks, with the lock released; the append waits, which is counted. Out of space is an error and
-    /// changes nothing.
+    /// Gets what an append lacks, with the lock released; the append waits, which is counted. Out of space is an error
+    /// and changes nothing.
     pub(super) fn make_space<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -252,8 +253,8 @@ impl Shared {
         let mut held = state.spare.take();
         let space = state.window.space();
         let made = MutexGuard::unlocked(state, || {
-            // What is allocated and not written is a beginning, where there is none, and so is what is too short: a segment
-            // that was freed is as long as its batches, which seldom fill it.
+            // What is allocated and not written is a beginning, where there is none, and so is what is too short: a
+            // segment that was freed is as long as its batches, which seldom fill it.
             let begun = || self.spares.take(bytes, Space::Allocated).or_else(|| self.spares.take_largest());
             let begun = || held.is_none().then(begun).flatten();
             if let Some(ready) = self.spares.take(bytes, space).or_else(begun) {
@@ -287,7 +288,8 @@ impl Shared {
     pub(super) fn roll_to(&self, state: &mut State, first_offset: i64) {
         let base_offset = first_offset.max(state.log_end());
         if state.active().size == 0 && state.active().base_offset == base_offset {
-            // Full because its index may hold nothing, or asked for twice: a fresh index is all that a roll would bring.
+            // Full because its index may hold nothing, or asked for twice: a fresh index is all that a roll would
+            // bring.
             let fresh = SegmentIndex::new(base_offset, &state.config);
             let segment = state.active_mut();
             segment.index = fresh;
@@ -297,7 +299,8 @@ impl Shared {
         let _span = tracing::info_span!("roll", dir = %self.dir.display(), base_offset).entered();
         self.metrics.count_roll();
         let spare = state.spare.take().expect("space was made sure of");
-        // The end of one segment and the birth of the next count like appends: whoever waits for them waits for the device.
+        // The end of one segment and the birth of the next count like appends: whoever waits for them waits for the
+        // device.
         state.progress.accepted += 2;
         let (number, size) = (state.progress.accepted - 1, state.active().size);
         let nothing_new = state.staging.pending_bytes() == 0;
@@ -325,7 +328,8 @@ impl Shared {
 
     /// Rolls now, whatever the segment holds; answers the base offset of the active segment.
     pub(crate) fn roll(&self) -> Result<i64> {
-        // Made ready here, or the first append behind the roll waits for it. On a full disk the roll takes place without.
+        // Made ready here, or the first append behind the roll waits for it. On a full disk the roll takes place
+        // without.
         let mut ready_bytes = {
             let state = self.state.lock();
             state.window.bytes.min(PIECE_BYTES).min(state.whole_bytes()) as usize

@@ -1,9 +1,9 @@
 //! Producers beyond the memory that they may have: blocks of them that nobody used lately stand in a file.
 //!
-//! The file belongs to the life of the log in this process. What a crash needs stands in the checkpoint and the log, as for
-//! everything in memory, so nothing here is ever synced, and an opening removes what a life before left. A page file of the
-//! checkpoint was not used for it: a checkpoint says what was, and most of what is cold has changed since the newest whole
-//! one, so each change of a few producers would have had all of them written again.
+//! The file belongs to the life of the log in this process. What a crash needs stands in the checkpoint and the log, as
+//! for everything in memory, so nothing here is ever synced, and an opening removes what a life before left. A page
+//! file of the checkpoint was not used for it: a checkpoint says what was, and most of what is cold has changed since
+//! the newest whole one, so each change of a few producers would have had all of them written again.
 //!
 //! A place is used again only when nobody can still be reading what stood there: no frozen view and no read on its way.
 
@@ -113,8 +113,8 @@ impl Spill {
     }
 }
 
-/// Where a block is, and below the device's blocks the mark of this one writing: a write that was lost must not leave what
-/// stood there before to be taken for it.
+/// Where a block is, and below the device's blocks the mark of this one writing: a write that was lost must not leave
+/// what stood there before to be taken for it.
 fn place_at(position: u64, mark: u64) -> SpillPlace {
     let marks = NonZeroU64::MIN.saturating_add(mark % (BLOCK_BYTES as u64 - 1));
     SpillPlace(marks | position)
@@ -181,8 +181,8 @@ impl State {
 }
 
 impl Shared {
-    /// Takes what is cold out of memory until the limit is kept or nothing more can go. A full disk is no failure: the log
-    /// goes on with more in memory.
+    /// Takes what is cold out of memory until the limit is kept or nothing more can go. A full disk is no failure: the
+    /// log goes on with more in memory.
     pub(in crate::log) fn spill(&self) -> Result<()> {
         self.spill_while(State::should_spill, STEP_BLOCKS)
     }
@@ -279,8 +279,8 @@ impl Shared {
         self.dir.join(SPILL_FILE)
     }
 
-    /// Brings a block back, read with the lock released. If it cannot be read for damage the log becomes read-only: what
-    /// stood there must not be taken for unknown. The next opening does without the file.
+    /// Brings a block back, read with the lock released. If it cannot be read for damage the log becomes read-only:
+    /// what stood there must not be taken for unknown. The next opening does without the file.
     pub(in crate::log) fn bring_back(&self, mut state: MutexGuard<'_, State>, spilled: &Spilled) -> Result<()> {
         let Spilled { block, place, words } = *spilled;
         let generation = state.generation;

@@ -40,7 +40,8 @@ pub(crate) struct Segment {
     pub next_offset: i64,
     /// Offset behind the last batch: below `next_offset` after a truncation inside a batch.
     pub data_end: i64,
-    /// What of `size` and `data_end` has come to the file: who reads it goes no further, for there a write may be on its way.
+    /// What of `size` and `data_end` has come to the file: who reads it goes no further, for there a write may be on
+    /// its way.
     pub written: Extent,
     pub index: SegmentIndex,
     /// Largest timestamp of the first batch: the clock of time-based rolling.
@@ -193,15 +194,16 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Appends in it, if number `written` was the last before. The end of a segment and its birth count like appends, but
-    /// are none.
+    /// Appends in it, if number `written` was the last before. The end of a segment and its birth count like appends,
+    /// but are none.
     pub fn appends_behind(&self, written: u64) -> u64 {
         let none = u64::from(self.seal_at.is_some()) + u64::from(self.birth.is_some());
         self.number.saturating_sub(written + none)
     }
 }
 
-/// How far ahead of its end a log has its space made ready: as far as it will go in a moment, by how fast it went of late.
+/// How far ahead of its end a log has its space made ready: as far as it will go in a moment, by how fast it went of
+/// late.
 pub(crate) struct Window {
     pub bytes: u64,
     /// So many bytes were carried since then, monotonic ns.
@@ -321,10 +323,11 @@ pub(crate) struct SideFile {
 pub(crate) struct State {
     pub config: Arc<Config>,
     pub log_start: i64,
-    /// The largest log start that the checkpoint file may name: above the one in force where a deletion failed half way.
+    /// The largest log start that the checkpoint file may name: above the one in force where a deletion failed half
+    /// way.
     pub log_start_named: i64,
-    /// Base offset of the first batch that ends behind the log start, the log end while there is none: where an older open
-    /// transaction is taken to begin.
+    /// Base offset of the first batch that ends behind the log start, the log end while there is none: where an older
+    /// open transaction is taken to begin.
     pub log_start_batch: i64,
     pub high_watermark: i64,
     /// The high watermark is known to lie between two batches.
@@ -339,8 +342,8 @@ pub(crate) struct State {
     /// [`State::refresh_first_unstable`].
     pub first_unstable: Option<i64>,
     pub aborted: AbortedIndex,
-    /// Producers have used transactions: an empty `.txnindex` is then written too, so that the next opening can tell "none"
-    /// from "lost" without reading the segment.
+    /// Producers have used transactions: an empty `.txnindex` is then written too, so that the next opening can tell
+    /// "none" from "lost" without reading the segment.
     pub transactional: bool,
     pub(super) reach: Reach,
     pub segments: BTreeMap<i64, Segment>,
@@ -372,12 +375,13 @@ pub(crate) struct State {
     pub hole: std::ops::Range<i64>,
     /// A segment begins behind the hole, and the checkpoint file says so.
     pub hole_passed: bool,
-    /// Kafka's recovery point: up to where the last clean opening, roll or sync saw to everything. What a truncation writes
-    /// down, because it decides what the next opening looks at again.
+    /// Kafka's recovery point: up to where the last clean opening, roll or sync saw to everything. What a truncation
+    /// writes down, because it decides what the next opening looks at again.
     pub flushed_offset: i64,
     /// Counts truncations, so that a read can tell that the ground moved under it.
     pub generation: u64,
-    /// Some segment may lack side files. Without this every round of the background would look at all of them, with the lock.
+    /// Some segment may lack side files. Without this every round of the background would look at all of them, with the
+    /// lock.
     pub side_files_due: bool,
 }
 
@@ -414,15 +418,15 @@ impl State {
         }
     }
 
-    /// Finds the first unstable offset anew. As in Kafka that is due when the log is loaded, and whenever it grows, its high
-    /// watermark or its start moves; not when it is truncated.
+    /// Finds the first unstable offset anew. As in Kafka that is due when the log is loaded, and whenever it grows, its
+    /// high watermark or its start moves; not when it is truncated.
     pub fn refresh_first_unstable(&mut self) {
         let first = self.txns.first_unstable();
         self.first_unstable = first.map(|first| if first < self.log_start { self.log_start_batch } else { first });
     }
 
-    /// A truncation may have taken a marker: its transaction is open again, and no committed reader may get past it. Kafka
-    /// notices at the next append.
+    /// A truncation may have taken a marker: its transaction is open again, and no committed reader may get past it.
+    /// Kafka notices at the next append.
     pub fn hold_back_reopened(&mut self) {
         let clip = |first| if first < self.log_start { self.log_start_batch } else { first };
         let open = self.txns.first_undecided().map(clip);
@@ -503,8 +507,8 @@ impl State {
         self.log_end() - self.progress.durable_offset >= self.config.flush_messages
     }
 
-    /// Kafka takes a snapshot only above the newest one, or the log start where there is none: one there is dropped by its
-    /// next load.
+    /// Kafka takes a snapshot only above the newest one, or the log start where there is none: one there is dropped by
+    /// its next load.
     pub fn snapshot_floor(&self) -> i64 {
         if self.newest_snapshot < 0 { self.log_start } else { self.newest_snapshot }
     }

@@ -1,6 +1,7 @@
 //! Reads that go on where an earlier one ended, out of windows that were read ahead (see [`crate::ahead`]).
 //!
-//! An answer out of a window ends with it, so it may be shorter than it might: its bytes are handed out where they landed.
+//! An answer out of a window ends with it, so it may be shorter than it might: its bytes are handed out where they
+//! landed.
 
 use std::sync::Arc;
 

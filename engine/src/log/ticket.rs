@@ -43,8 +43,8 @@ impl Ticket {
     /// Blocks until the append is as durable as was asked for. The calling thread may carry the group to the device.
     ///
     /// # Errors
-    /// [`Error::Storage`] when a write or sync failed, [`Error::Closed`] when the engine went away before: whether the batch
-    /// survives is known after the log is opened again, where a retry gets the right answer.
+    /// [`Error::Storage`] when a write or sync failed, [`Error::Closed`] when the engine went away before: whether the
+    /// batch survives is known after the log is opened again, where a retry gets the right answer.
     pub fn wait(self) -> Result<Appended> {
         self.shared.commit(self.number, self.ack)?;
         Ok(self.answer)

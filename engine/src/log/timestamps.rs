@@ -80,8 +80,8 @@ struct Behind {
 }
 
 impl Behind {
-    /// Where to begin to look: at the first offset that counts, or at the batch of the entry if it carries that timestamp,
-    /// so that those before it are older; else at the front. An index is not believed.
+    /// Where to begin to look: at the first offset that counts, or at the batch of the entry if it carries that
+    /// timestamp, so that those before it are older; else at the front. An index is not believed.
     fn position(&self, walker: &mut Walker<'_>) -> Result<u64> {
         let Self { entry, hint, first } = *self;
         match walker.locate(hint, entry.offset.max(first)) {
@@ -103,9 +103,9 @@ struct Sought {
 }
 
 impl Sought {
-    /// The first record that counts whose timestamp is at or behind `wanted`; with `exact` that of the first batch whose
-    /// largest timestamp is `wanted`, which may have lost its records to compaction: then there is none, as in Kafka.
-    /// Damage before it may hide an earlier one, and is an error.
+    /// The first record that counts whose timestamp is at or behind `wanted`; with `exact` that of the first batch
+    /// whose largest timestamp is `wanted`, which may have lost its records to compaction: then there is none, as in
+    /// Kafka. Damage before it may hide an earlier one, and is an error.
     fn search(
         &self,
         file: &dyn DeviceFile,

@@ -201,9 +201,9 @@ impl Shared {
         Ok(())
     }
 
-    /// The aborted transactions of the segment that will be the last one. It is the only step that needs space, and comes
-    /// before any cut: on a full disk there is none. Should it not come about, the next opening reads that segment anyway,
-    /// now that no recovery point and no checkpoint keeps it from doing so.
+    /// The aborted transactions of the segment that will be the last one. It is the only step that needs space, and
+    /// comes before any cut: on a full disk there is none. Should it not come about, the next opening reads that
+    /// segment anyway, now that no recovery point and no checkpoint keeps it from doing so.
     fn cut_aborted(&self, state: &mut State, offset: i64) -> Result<()> {
         let base = state.segment_of(offset).map_or(offset, |segment| segment.base_offset);
         if let Some(segment) = state.segments.get_mut(&base) {

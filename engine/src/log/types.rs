@@ -146,8 +146,8 @@ impl Read {
 /// What a read found: whole batches of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Batches as stored; the first one holds the offset asked for or the next one stored. Shared with whoever else reads
-    /// them, as far as they were in memory: see [`SharedBytes`] before keeping many.
+    /// Batches as stored; the first one holds the offset asked for or the next one stored. Shared with whoever else
+    /// reads them, as far as they were in memory: see [`SharedBytes`] before keeping many.
     pub data: SharedBytes,
     /// The offset to go on from: behind the last batch, or the one asked for if there is none.
     pub next_offset: i64,

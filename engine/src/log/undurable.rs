@@ -1,4 +1,5 @@
-//! What a log has not made durable yet, for who makes it durable elsewhere: the decisions of atomic batches carry it along.
+//! What a log has not made durable yet, for who makes it durable elsewhere: the decisions of atomic batches carry it
+//! along.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,16 +11,16 @@ use super::Shared;
 use super::state::State;
 use crate::error::{Error, Result};
 
-/// A decision carries so many bytes of the logs. What has more on the way is synced first: from here on writing it twice
-/// costs more than waiting twice.
+/// A decision carries so many bytes of the logs. What has more on the way is synced first: from here on writing it
+/// twice costs more than waiting twice.
 pub(crate) const CARRIED_BYTES: usize = 256 << 10;
 
 type TellCut = dyn Fn(i64, &[Range<i64>]) -> Result<()> + Send + Sync;
 
 /// Who makes batches of this log durable elsewhere, as a truncation sees it.
 pub(crate) struct BeforeCut {
-    /// Held for reading from the look at what is not durable until what follows from it has its place in this log too, so that
-    /// nothing comes behind the truncation with what was cut.
+    /// Held for reading from the look at what is not durable until what follows from it has its place in this log too,
+    /// so that nothing comes behind the truncation with what was cut.
     pub order: Arc<RwLock<()>>,
     /// The offsets of transactions that are committed and have no marker in this log yet. Asked without the log's lock.
     pub unmarked: Box<dyn Fn() -> Vec<Range<i64>> + Send + Sync>,
@@ -45,11 +46,12 @@ pub(crate) struct Undurable {
 }
 
 impl Shared {
-    /// The bytes of every batch that is neither durable nor covered elsewhere, in order, with the transaction's last append among
-    /// them; nothing if that is durable already. `None`: it has to be synced, because its bytes are not at hand or are more
-    /// than `limit_bytes`.
+    /// The bytes of every batch that is neither durable nor covered elsewhere, in order, with the transaction's last
+    /// append among them; nothing if that is durable already. `None`: it has to be synced, because its bytes are not at
+    /// hand or are more than `limit_bytes`.
     ///
-    /// Who makes these bytes durable in another place has made this log durable up to their end: what lies before them is.
+    /// Who makes these bytes durable in another place has made this log durable up to their end: what lies before them
+    /// is.
     pub(crate) fn undurable(&self, wanted: &Wanted, limit_bytes: usize) -> Result<Option<Undurable>> {
         let mut state = self.state.lock();
         state.check_usable()?;
@@ -73,7 +75,8 @@ impl Shared {
         entry.is_some_and(|e| e.txn_first_offset == Some(offsets.start) && e.last_offset() + 1 == offsets.end)
     }
 
-    /// The batches below this offset have their place in something that becomes durable before anything that follows from it.
+    /// The batches below this offset have their place in something that becomes durable before anything that follows
+    /// from it.
     pub(crate) fn note_covered(&self, end_offset: i64) {
         let progress = &mut self.state.lock().progress;
         progress.covered_offset = progress.covered_offset.max(end_offset);

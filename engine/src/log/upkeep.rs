@@ -1,8 +1,8 @@
 //! Background work as steps that someone drives: side files, checkpoints, space, files that may go.
 //!
-//! Side files (indexes, snapshots, leader epochs) hold nothing that the log does not say, so they are written behind the
-//! append and may be tried again. One order matters: the recovery point in its checkpoint file never passes a segment
-//! whose side files are not on disk, because Kafka trusts everything below it.
+//! Side files (indexes, snapshots, leader epochs) hold nothing that the log does not say, so they are written behind
+//! the append and may be tried again. One order matters: the recovery point in its checkpoint file never passes a
+//! segment whose side files are not on disk, because Kafka trusts everything below it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,8 +50,8 @@ impl Shared {
         self.tend_producers()
     }
 
-    /// Reads producers that nobody has asked for yet, takes out those for whom there is no room, and writes a checkpoint when
-    /// one is due.
+    /// Reads producers that nobody has asked for yet, takes out those for whom there is no room, and writes a
+    /// checkpoint when one is due.
     fn tend_producers(&self) -> Result<()> {
         self.warm_up(PAGES_A_STEP)?;
         self.spill()?;
@@ -128,8 +128,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Indexes of every sealed segment that are not on disk yet, and some file for the active one. Behind the leader epochs
-    /// of what they cover: Kafka recovers segments without an index before all others and takes their epochs for the first.
+    /// Indexes of every sealed segment that are not on disk yet, and some file for the active one. Behind the leader
+    /// epochs of what they cover: Kafka recovers segments without an index before all others and takes their epochs for
+    /// the first.
     fn persist_sealed(&self) -> Result<()> {
         let mut from = i64::MIN;
         loop {
@@ -184,8 +185,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The index files of a segment as memory says they are, in the order to write them: an opening looks for timestamps
-    /// behind the last entry of the offset index, so that one comes last.
+    /// The index files of a segment as memory says they are, in the order to write them: an opening looks for
+    /// timestamps behind the last entry of the offset index, so that one comes last.
     pub(super) fn index_files(&self, state: &State, base_offset: i64) -> Vec<SideFile> {
         let segment = &state.segments[&base_offset];
         let path = |kind| self.dir.join(segment_file_name(base_offset, kind));
@@ -233,8 +234,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a segment's files out of the log: renamed now, for good when this returns, removed later. Segment by segment,
-    /// from one end of the log: a crash in between must not leave a hole.
+    /// Takes a segment's files out of the log: renamed now, for good when this returns, removed later. Segment by
+    /// segment, from one end of the log: a crash in between must not leave a hole.
     pub(super) fn doom(&self, state: &mut State, base_offset: i64) -> Result<()> {
         let renamed = self.rename_to_deleted(base_offset)?;
         self.note_doomed(state, base_offset, renamed);

@@ -1,16 +1,17 @@
 //! Reads what a recovery is about to look at before it gets there, and checks it on the way.
 //!
-//! A rebuild is bound by three things that one thread does in turn: waiting for the disk, checksums, and producers, which must
-//! be told of batches in the order of their offsets. Here workers read pieces of the segments, several at a time, and check
-//! the batches in them; the recovery takes the pieces in order and does the rest. What a worker says is only that the
-//! checksum of certain bytes holds: [`super::scan`] judges by the same rules with workers or without, so both lead to the same.
+//! A rebuild is bound by three things that one thread does in turn: waiting for the disk, checksums, and producers,
+//! which must be told of batches in the order of their offsets. Here workers read pieces of the segments, several at a
+//! time, and check the batches in them; the recovery takes the pieces in order and does the rest. What a worker says is
+//! only that the checksum of certain bytes holds: [`super::scan`] judges by the same rules with workers or without, so
+//! both lead to the same.
 //!
-//! Where a batch begins is known only from the one before it, so the workers walk their pieces from header to header one
-//! after the other, which is quick, and compute the checksums side by side. A batch that lies in two pieces is left to
-//! the scan. Without threads the scan does a worker's steps itself when it needs the next piece.
+//! Where a batch begins is known only from the one before it, so the workers walk their pieces from header to header
+//! one after the other, which is quick, and compute the checksums side by side. A batch that lies in two pieces is left
+//! to the scan. Without threads the scan does a worker's steps itself when it needs the next piece.
 //!
-//! Reading by blocking calls from several threads was chosen over a queue in a ring: a piece of 4 MiB keeps the disk busy
-//! alone, the thread that reads it checks it while another one reads, and every device can do it.
+//! Reading by blocking calls from several threads was chosen over a queue in a ring: a piece of 4 MiB keeps the disk
+//! busy alone, the thread that reads it checks it while another one reads, and every device can do it.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
@@ -25,8 +26,8 @@ use oncelog_formats::batch::FRAME_BYTES;
 use super::scan::frame;
 use crate::error::Result;
 
-/// How many bytes the first piece has, and how many the following ones come to: there may be a few bytes to look at or a
-/// log, which is read past the page cache in pieces that keep the disk busy.
+/// How many bytes the first piece has, and how many the following ones come to: there may be a few bytes to look at or
+/// a log, which is read past the page cache in pieces that keep the disk busy.
 pub(super) const FIRST_BYTES: usize = 128 << 10;
 pub(super) const PIECE_BYTES: usize = 4 << 20;
 
@@ -311,8 +312,8 @@ impl Pieces<'_> {
         Ok(Piece { start: range.start, buffer, filled, checked: 0..0, is_lent: true })
     }
 
-    /// Goes from header to header: where the first batch behind this piece begins, and what lies between the first and the
-    /// last header in it.
+    /// Goes from header to header: where the first batch behind this piece begins, and what lies between the first and
+    /// the last header in it.
     fn walk(&self, piece: &Piece, from: Walk) -> (Option<Walk>, Range<u64>) {
         let Walk { stretch, mut position, mut head } = from;
         let (end, file_end) = (piece.end(), self.stretches[stretch].range.end);

@@ -54,8 +54,9 @@ pub(crate) struct Unborne {
     pub overlapped: bool,
 }
 
-/// Reads `file` over `position..end` and calls `visit` with the position of each whole batch whose checksum holds
-/// and whose offsets lie at or above the ones before it, until it breaks. Memory: one chunk, or one batch if that is larger.
+/// Reads `file` over `position..end` and calls `visit` with the position of each whole batch whose checksum holds and
+/// whose offsets lie at or above the ones before it, until it breaks. Memory: one chunk, or one batch if that is
+/// larger.
 pub(crate) fn scan(
     file: &dyn DeviceFile,
     position: u64,
@@ -128,8 +129,8 @@ fn scan_window(
     Ok(at)
 }
 
-/// Whether the batch that comes next lies behind a gap that is not there: the whole batch behind it stands where it would
-/// without. No checksum covers the base offset that says so.
+/// Whether the batch that comes next lies behind a gap that is not there: the whole batch behind it stands where it
+/// would without. No checksum covers the base offset that says so.
 fn is_moved(window: &mut Window<'_>, at: &ScanEnd, batch_bytes: usize) -> Result<bool> {
     let left = window.end - at.position - batch_bytes as u64;
     let bytes = window.at(at.position, batch_bytes + (FRAME_BYTES as u64).min(left) as usize)?;

@@ -44,9 +44,9 @@ pub(crate) struct Taken {
     pub halt: Halt,
 }
 
-/// Takes batches from the front of `bytes`, of which the first must not lie below `expected`. With `verify` each must be
-/// what was written, as far as can be told (see [`super::walk`]); without, they are known to be (what this process checked
-/// and kept).
+/// Takes batches from the front of `bytes`, of which the first must not lie below `expected`. With `verify` each must
+/// be what was written, as far as can be told (see [`super::walk`]); without, they are known to be (what this process
+/// checked and kept).
 pub(crate) fn take(bytes: &[u8], expected: i64, want: Want, verify: bool) -> Taken {
     let mut taken = Taken { bytes: 0, first_bytes: 0, next_offset: expected, halt: Halt::Limit };
     taken.go_on(bytes, want, verify);

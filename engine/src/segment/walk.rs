@@ -1,8 +1,8 @@
 //! Steps from batch to batch by their headers alone, to find an offset or a position in a segment.
 //!
-//! No checksum covers a base offset. What bears it out is what stands around it: the batch before ends right below it; or,
-//! where a gap is claimed, there is room for the batch behind it, or for the end of the segment; or an index entry names
-//! the batch's last offset. In a gap that compaction left nothing else would tell that a batch was moved.
+//! No checksum covers a base offset. What bears it out is what stands around it: the batch before ends right below it;
+//! or, where a gap is claimed, there is room for the batch behind it, or for the end of the segment; or an index entry
+//! names the batch's last offset. In a gap that compaction left nothing else would tell that a batch was moved.
 
 use std::cmp::Ordering;
 
@@ -75,8 +75,8 @@ impl<'a> Walker<'a> {
         Ok(Some(Found { position, header }))
     }
 
-    /// The first batch whose last offset is not below `offset`: by way of `hint` if what stands there proves it right, else
-    /// from the front. An index is not believed.
+    /// The first batch whose last offset is not below `offset`: by way of `hint` if what stands there proves it right,
+    /// else from the front. An index is not believed.
     pub fn locate(&mut self, hint: OffsetEntry, offset: i64) -> Result<Option<Found>> {
         match self.start(hint, offset)? {
             Some(found) if found.header.last_offset() == offset => Ok(Some(found)),
@@ -102,9 +102,9 @@ impl<'a> Walker<'a> {
 
     /// The first batch whose last offset is not below `offset`.
     ///
-    /// Headers are stepped over unverified, and a damaged one may say that `offset` is in its batch, or that it is not. So
-    /// offsets that fall are an error; what lies behind a gap must leave room for what follows; and where `offset` is inside
-    /// a batch or in a gap, the batch that says so must be whole.
+    /// Headers are stepped over unverified, and a damaged one may say that `offset` is in its batch, or that it is not.
+    /// So offsets that fall are an error; what lies behind a gap must leave room for what follows; and where `offset`
+    /// is inside a batch or in a gap, the batch that says so must be whole.
     pub fn find(&mut self, offset: i64) -> Result<Option<Found>> {
         self.find_from(0, self.base_offset, None, offset)
     }
@@ -149,7 +149,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Whether there can be a gap from `expected` to this batch: not if the next whole batch begins before this one ends.
+    /// Whether there can be a gap from `expected` to this batch: not if the next whole batch begins before this one
+    /// ends.
     pub fn check_place(&mut self, found: &Found, expected: i64) -> Result<()> {
         if found.header.base_offset <= expected || planted(Bug::GapBelieved) {
             return Ok(());

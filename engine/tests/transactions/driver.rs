@@ -105,7 +105,8 @@ impl Run {
                 let keep = self.oracle.log.len().saturating_sub(batches);
                 let to = self.oracle.log[..keep].last().map_or(0, |batch| batch.last_offset + 1);
                 self.log().truncate_to(to).expect("the log is cut");
-                // As in Kafka, what was decided below the high watermark is stable again once a leader has named it anew.
+                // As in Kafka, what was decided below the high watermark is stable again once a leader has named it
+                // anew.
                 let high_watermark = self.log().high_watermark();
                 self.log().set_high_watermark(high_watermark).expect("an open log");
             }

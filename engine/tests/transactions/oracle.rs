@@ -175,8 +175,8 @@ impl Oracle {
         first.unwrap_or(i64::MAX).min(self.high_watermark)
     }
 
-    /// Section 3.5 for a read that began at `start` and ended in the segment of `segment_base`, with an offset index that
-    /// is too coarse to hold an entry: producer and first offset in order of the markers.
+    /// Section 3.5 for a read that began at `start` and ended in the segment of `segment_base`, with an offset index
+    /// that is too coarse to hold an entry: producer and first offset in order of the markers.
     pub fn aborted_list(&self, start: i64, segment_base: i64) -> Vec<(i64, i64)> {
         let upper = self.rolls.iter().copied().find(|base| *base > segment_base).unwrap_or(self.end());
         let mut aborted: Vec<(i64, i64, i64)> = self

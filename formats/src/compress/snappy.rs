@@ -1,7 +1,7 @@
 //! Raw snappy blocks in the xerial framing of snappy-java; a body without that framing is taken as one raw block.
 //!
-//! The bytes are those of Kafka's library where a block is longer than 16 KiB. In shorter ones that library hashes into its
-//! smaller table in another way, and finds other matches.
+//! The bytes are those of Kafka's library where a block is longer than 16 KiB. In shorter ones that library hashes into
+//! its smaller table in another way, and finds other matches.
 
 use alloc::vec;
 use alloc::vec::Vec;

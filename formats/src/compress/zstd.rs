@@ -1,7 +1,8 @@
 //! Zstandard frames, several in a row included.
 //!
 //! Decoding runs in one shot into a buffer that doubles on "too small", not as a stream: a stream allocates the window
-//! that the frame header asks for, up to 128 MiB for a body of a few bytes, whereas here the limit holds for everything.
+//! that the frame header asks for, up to 128 MiB for a body of a few bytes, whereas here the limit holds for
+//! everything.
 
 use alloc::vec::Vec;
 use std::io::Write;

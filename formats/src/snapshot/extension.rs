@@ -1,8 +1,8 @@
 //! The part of a snapshot that Kafka does not know. Layout: `docs/formats.md`.
 //!
-//! It has a checksum of its own although Kafka's covers it: a program that rewrites the entries and keeps the bytes behind
-//! them would produce a file that is right to Kafka; the magic, the exact length and the second checksum tell whether what
-//! follows is ours and whole. Unused fields and flags must be zero, so one value has one encoding.
+//! It has a checksum of its own although Kafka's covers it: a program that rewrites the entries and keeps the bytes
+//! behind them would produce a file that is right to Kafka; the magic, the exact length and the second checksum tell
+//! whether what follows is ours and whole. Unused fields and flags must be zero, so one value has one encoding.
 
 use alloc::vec::Vec;
 

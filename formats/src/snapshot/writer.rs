@@ -31,15 +31,15 @@ impl SnapshotWriter {
         self.file.extend_from_slice(RawEntry::from(entry).as_bytes());
     }
 
-    /// What Kafka leaves out about a producer: our clock at its last append in ms, what Kafka's rules have forgotten of it, and
-    /// its batches, oldest first.
+    /// What Kafka leaves out about a producer: our clock at its last append in ms, what Kafka's rules have forgotten of
+    /// it, and its batches, oldest first.
     pub fn push_extra(&mut self, producer_id: i64, last_append_ms: i64, forgotten: bool, batches: &[BatchMeta]) {
         encode_producer(producer_id, last_append_ms, forgotten, batches, &mut self.extras);
         self.extra_count += 1;
     }
 
-    /// The file's bytes, with an extension of the producers pushed and of everything else that `extension` says, its own
-    /// producers aside. One too large for its length field (4 GiB) is left out.
+    /// The file's bytes, with an extension of the producers pushed and of everything else that `extension` says, its
+    /// own producers aside. One too large for its length field (4 GiB) is left out.
     #[must_use]
     pub fn finish(mut self, extension: Option<&Extension>) -> Vec<u8> {
         let count = (self.file.len() - HEADER_BYTES) / ENTRY_BYTES;

@@ -1,8 +1,8 @@
 //! What one log has promised, and whether it kept it.
 //!
-//! Written from `design.md` section 1, `storage.md` and `producer-vectors.md`; knows nothing of the engine but its public
-//! answers. Where those pages leave a choice (where the high watermark stands, which producers a restart has let expire),
-//! the log is asked and the answer held against what was possible.
+//! Written from `design.md` section 1, `storage.md` and `producer-vectors.md`; knows nothing of the engine but its
+//! public answers. Where those pages leave a choice (where the high watermark stands, which producers a restart has let
+//! expire), the log is asked and the answer held against what was possible.
 
 mod epochs;
 pub(crate) mod fact;
@@ -53,8 +53,8 @@ pub(crate) struct Oracle {
     /// A truncation replayed decided transactions, and until the high watermark is named again none of them counts as
     /// replicated (storage.md 3.1, 3.2, 4.8).
     replayed: bool,
-    /// The last stable offset as it was when the log was truncated: it is not looked at again before the log grows or its
-    /// high watermark or start moves (storage.md 3.2), though the transaction that held it may be forgotten.
+    /// The last stable offset as it was when the log was truncated: it is not looked at again before the log grows or
+    /// its high watermark or start moves (storage.md 3.2), though the transaction that held it may be forgotten.
     stable_before: Option<i64>,
 }
 
@@ -179,8 +179,8 @@ impl Oracle {
         &self.facts[self.facts.partition_point(|fact| fact.last_offset < offset)..]
     }
 
-    /// Retention took these offsets: what was too old, or what the log had beyond its size, and nothing that may still be
-    /// taken back (storage.md 4.11).
+    /// Retention took these offsets: what was too old, or what the log had beyond its size, and nothing that may still
+    /// be taken back (storage.md 4.11).
     pub(crate) fn check_retained(
         &self,
         gone: std::ops::Range<i64>,
@@ -224,8 +224,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// The first record at or behind a time: its offset and timestamp. All records of a batch have one timestamp here. The log
-    /// says where it starts: a call that failed may have moved that.
+    /// The first record at or behind a time: its offset and timestamp. All records of a batch have one timestamp here.
+    /// The log says where it starts: a call that failed may have moved that.
     pub(crate) fn at_time(&self, timestamp: i64, log_start: i64) -> Option<(i64, i64)> {
         let start = log_start.clamp(self.start_promised, self.start_possible);
         let found = self.from(start).iter().find(|fact| fact.timestamp >= timestamp)?;
@@ -297,10 +297,10 @@ impl Oracle {
     }
 
     /// What a log that was loaded anew says of a producer: its epoch, the epoch of its coordinator, and where its open
-    /// transaction begins. A load begins at a snapshot, or at the log start, or after a crash at some segment before that
-    /// (storage.md 4.5 to 4.7): what lies below the log start may say no more of coordinator and transaction, nor what an
-    /// expired entry of the snapshot said; of whom Kafka forgets then, batches below the log start or with old timestamps
-    /// expect no sequence. The part of a transaction above the log start is known whatever happens.
+    /// transaction begins. A load begins at a snapshot, or at the log start, or after a crash at some segment before
+    /// that (storage.md 4.5 to 4.7): what lies below the log start may say no more of coordinator and transaction, nor
+    /// what an expired entry of the snapshot said; of whom Kafka forgets then, batches below the log start or with old
+    /// timestamps expect no sequence. The part of a transaction above the log start is known whatever happens.
     pub(crate) fn loaded(
         &mut self,
         producer_id: i64,
@@ -363,8 +363,8 @@ impl Oracle {
         self.from(start).iter().find(of_it).map(|fact| fact.first_offset)
     }
 
-    /// Whether this batch may open a transaction that a load before this one forgot: below the log start and never ended,
-    /// in a segment that a crash makes Kafka read whole again (`LogLoader.recoverSegment`, storage.md 4.5).
+    /// Whether this batch may open a transaction that a load before this one forgot: below the log start and never
+    /// ended, in a segment that a crash makes Kafka read whole again (`LogLoader.recoverSegment`, storage.md 4.5).
     fn counts_again(&self, first: &Fact, start: i64) -> bool {
         let ends = |fact: &Fact| fact.producer_id == first.producer_id && fact.kind.is_marker();
         let is_open = !self.from(first.last_offset + 1).iter().any(ends);

@@ -51,8 +51,8 @@ pub(crate) struct Known {
     pub(crate) last_append_ms: i64,
     /// What it did before this offset it did before it was silent for long enough to expire.
     pub(crate) sure_from: i64,
-    /// What a load or a truncation made Kafka forget of it: retries are answered and what was stored or fenced stays out
-    /// all the same, of anything else the verdict is Kafka's.
+    /// What a load or a truncation made Kafka forget of it: retries are answered and what was stored or fenced stays
+    /// out all the same, of anything else the verdict is Kafka's.
     pub(crate) forgotten: Forgotten,
 }
 
@@ -73,7 +73,8 @@ pub(crate) struct Producers {
     pub(crate) known: BTreeMap<i64, Known>,
     pending: BTreeMap<i64, Pending>,
     pub(crate) verification_enabled: bool,
-    /// Where the log ended when it was last loaded or cut, and whether it was cut: how much was read again then is open.
+    /// Where the log ended when it was last loaded or cut, and whether it was cut: how much was read again then is
+    /// open.
     pub(crate) loaded_end: i64,
     pub(crate) was_cut: bool,
 }

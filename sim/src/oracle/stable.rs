@@ -24,7 +24,8 @@ impl Oracle {
         };
         let first = open.iter().copied().chain(decided.map(|txn| txn.0)).min();
         let lowest = least(first, start, self.batch_base(start).min(start));
-        // A call that failed may have raised the log start; and where no batch holds it, it counts as the next one's base.
+        // A call that failed may have raised the log start; and where no batch holds it, it counts as the next one's
+        // base.
         let raised = self.start_possible.min(high_watermark).max(start);
         let first = open.iter().copied().chain(surely.map(|txn| txn.0)).min();
         // Nor where the batch that holds it begins, if a write of it went elsewhere.

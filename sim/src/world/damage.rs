@@ -95,7 +95,8 @@ impl World {
         }
         let batches = whole_batches(&self.contents(&path));
         let batch = batches[self.random.index(batches.len())].clone();
-        // The CRC begins at byte 17 of a batch; leader epoch and magic before it are not all known to be wrong (storage.md W11).
+        // The CRC begins at byte 17 of a batch; leader epoch and magic before it are not all known to be wrong
+        // (storage.md W11).
         let any = batch.start + 17 + self.random.below(batch.end - batch.start - 17);
         // Whoever steps over a header has to believe the offsets that stand there.
         let position = match self.random.below(4) {
@@ -110,9 +111,9 @@ impl World {
         vec![Planted { path, bytes }]
     }
 
-    /// Whether nothing on the disk tells that this is damaged. No checksum covers a base offset: where nothing was promised,
-    /// the place of the last batch is what its header says, and that of the batch behind a gap, for which a torn write of
-    /// the next one leaves room.
+    /// Whether nothing on the disk tells that this is damaged. No checksum covers a base offset: where nothing was
+    /// promised, the place of the last batch is what its header says, and that of the batch behind a gap, for which a
+    /// torn write of the next one leaves room.
     fn is_untold(&self, at: usize, planted: &[Planted]) -> bool {
         let paths = self.files(at, ".log");
         let Some(planted) = planted.first().filter(|planted| paths.contains(&planted.path)) else { return false };
@@ -130,7 +131,8 @@ impl World {
         self.watermark(at) <= last && (is_last || before < first)
     }
 
-    /// Damages an index, a snapshot, the epochs or a checkpoint file, or takes it away; then everything must be as ever.
+    /// Damages an index, a snapshot, the epochs or a checkpoint file, or takes it away; then everything must be as
+    /// ever.
     fn damage_side_file(&mut self, at: usize, survives: Ack) {
         let ending = self.random.pick(&[".index", ".timeindex", ".txnindex", ".snapshot", "leader-epoch-checkpoint"]);
         let files = self.files(at, ending);
@@ -295,8 +297,8 @@ impl World {
 
 /// Reads all there is, stepping over what is damaged; answers the facts that could not be read and what was said.
 ///
-/// Where a misdirected write has put whole later batches exactly in the place of others, the log looks like one in which
-/// compaction or a leader left a gap: batches carry nothing that would tell.
+/// Where a misdirected write has put whole later batches exactly in the place of others, the log looks like one in
+/// which compaction or a leader left a gap: batches carry nothing that would tell.
 pub(super) fn read_around(log: &Log, facts: &[Fact], misdirected: bool) -> Result<Vec<(Fact, Damage)>, String> {
     let mut unread = Vec::new();
     let mut at = facts.partition_point(|fact| fact.last_offset < log.log_start_offset());

@@ -1,5 +1,5 @@
-//! Opens a disk and holds it against what had been answered. Reads stored batches by their byte positions, not through a
-//! parser that the engine uses as well.
+//! Opens a disk and holds it against what had been answered. Reads stored batches by their byte positions, not through
+//! a parser that the engine uses as well.
 
 use super::run::{Mark, Run, Sent, open};
 use oncelog::{Append, Device, Isolation, Log, Outcome, Read};
@@ -128,8 +128,8 @@ fn check_stored(sent: &[Sent], log: &Log) -> Check {
     expected.next().map_or(Ok(()), |batch| Err(format!("batch {} is not there", batch.first_offset)))
 }
 
-/// Sends again what a client may: batches that survived are answered with their offsets, the first that did not is stored.
-/// Answers what was stored. What was deleted already when a truncation reached it may be forgotten.
+/// Sends again what a client may: batches that survived are answered with their offsets, the first that did not is
+/// stored. Answers what was stored. What was deleted already when a truncation reached it may be forgotten.
 fn retry(sent: &[Sent], kept: usize, truncating: Option<i64>, log: &Log) -> Result<Vec<Sent>, String> {
     let start = log.log_start_offset();
     let known =

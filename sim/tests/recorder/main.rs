@@ -1,7 +1,8 @@
-//! The power cut for the real write path: a run over io_uring or plain system calls is recorded, and every disk that a cut
-//! at any moment could have left is opened and held against what had been answered by then.
+//! The power cut for the real write path: a run over io_uring or plain system calls is recorded, and every disk that a
+//! cut at any moment could have left is opened and held against what had been answered by then.
 //!
-//! By default a part; `ONCELOG_RECORDER=200,2000` is 200 small histories with all their disks and 2,000 large ones by seed.
+//! By default a part; `ONCELOG_RECORDER=200,2000` is 200 small histories with all their disks and 2,000 large ones by
+//! seed.
 
 mod chance;
 mod check;

@@ -1,8 +1,8 @@
 //! Producers that are on disk and not in memory yet.
 //!
 //! A page holds the blocks of a range of hashes, so that the page of a block is found without reading anything, and a
-//! range is in memory whole or not at all. What later checkpoints changed of a page waits beside it and is put on when the
-//! page comes: opening a log costs what changed, not what there is.
+//! range is in memory whole or not at all. What later checkpoints changed of a page waits beside it and is put on when
+//! the page comes: opening a log costs what changed, not what there is.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Sixty-four neighbouring ids: what one slot of the directory holds.
 //!
 //! Ids are handed out in runs, so neighbours share a block: a bitmap says which are there, and their lines stand one
-//! behind the other, in the order of their ids, all five words wide or all eleven. A lone id needs no lines elsewhere: it
-//! stands in the slot itself. So memory follows what is there, whether ids are dense, scattered or anything between.
+//! behind the other, in the order of their ids, all five words wide or all eleven. A lone id needs no lines elsewhere:
+//! it stands in the slot itself. So memory follows what is there, whether ids are dense, scattered or anything between.
 
 use super::line::{self, NARROW, WIDE};
 
@@ -66,8 +66,8 @@ impl Slot {
         Self { block, generation, lone: number, body: Body::Lone { line: *line, dirty: false } }
     }
 
-    /// A block of these lines, one for each bit of `present`, all of one width; unchanged since any freeze. None without a
-    /// line.
+    /// A block of these lines, one for each bit of `present`, all of one width; unchanged since any freeze. None
+    /// without a line.
     pub fn of_lines(block: i64, present: u64, width: usize, lines: &[u64]) -> Option<Self> {
         let (count, wide) = (present.count_ones() as usize, width == WIDE);
         match count {
@@ -163,8 +163,8 @@ impl Slot {
         }
     }
 
-    /// The lines, if they may go: nothing in here changed since the last time this was asked, and no transaction is open,
-    /// whose producers are looked at without being asked for.
+    /// The lines, if they may go: nothing in here changed since the last time this was asked, and no transaction is
+    /// open, whose producers are looked at without being asked for.
     pub fn cold_lines(&mut self) -> Option<&[u64]> {
         let Body::Many(many) = &mut self.body else { return None };
         let was_used = std::mem::replace(&mut many.used, false);

@@ -41,8 +41,8 @@ pub(super) fn standing_term(producer_id: i64, standing: &Standing) -> u64 {
     }
 }
 
-/// The same of one whose coordinator epoch has 16 bits: `epochs` are its last sequence (32 bits), epoch (16) and coordinator
-/// epoch (16), from the lowest bits on.
+/// The same of one whose coordinator epoch has 16 bits: `epochs` are its last sequence (32 bits), epoch (16) and
+/// coordinator epoch (16), from the lowest bits on.
 #[inline]
 pub(super) fn head_term(producer_id: i64, epochs: u64, last_timestamp: i64, txn_first_offset: i64) -> u64 {
     let a = fold(producer_id as u64 ^ KEYS[0], epochs ^ KEYS[1]);

@@ -1,9 +1,9 @@
 //! From a block to its slot.
 //!
-//! Extendible hashing: an index over the top bits of the hash names segments of at most 255 slots, and a segment that is
-//! full becomes two. So no insertion moves more than one segment, however many blocks there are: one large table was not
-//! chosen because its growth stops everyone. A segment's slots stand packed; small places with a piece of the hash lead to
-//! them. The hash is fixed: the same ids take the same course everywhere.
+//! Extendible hashing: an index over the top bits of the hash names segments of at most 255 slots, and a segment that
+//! is full becomes two. So no insertion moves more than one segment, however many blocks there are: one large table was
+//! not chosen because its growth stops everyone. A segment's slots stand packed; small places with a piece of the hash
+//! lead to them. The hash is fixed: the same ids take the same course everywhere.
 //!
 //! Order is by hash. It depends on the blocks alone and not on how they came in, and a segment that splits keeps it, so
 //! that a walk may go on after any change.
@@ -103,8 +103,8 @@ impl Directory {
         self.segments.iter().flat_map(|segment| &segment.slots)
     }
 
-    /// The slots at or behind `from` in the order of their hashes, as far as one segment goes, with the hash that begins
-    /// the next segment; none at the end.
+    /// The slots at or behind `from` in the order of their hashes, as far as one segment goes, with the hash that
+    /// begins the next segment; none at the end.
     pub fn segment_from(&self, from: u64) -> (Vec<(u64, &Slot)>, Option<u64>) {
         let segment = &self.segments[self.segment_of(from)];
         let hashed = segment.slots.iter().map(|slot| (hash(slot.block), slot));

@@ -1,10 +1,10 @@
 //! Views of the table as it was, read step by step while it goes on changing.
 //!
 //! A freeze takes a number. A block carries the number of the newest freeze when it last changed; one with a smaller
-//! number is still what the view shows. The first change of a block behind a freeze keeps a copy of the block as it was,
-//! if a view still wants it. So freezing costs a constant, an append at most the copy of one block, and a reader needs the
-//! table for a few blocks at a time. Any number of views may be open; each is read in the order of the blocks' hashes,
-//! which does not depend on what happens meanwhile.
+//! number is still what the view shows. The first change of a block behind a freeze keeps a copy of the block as it
+//! was, if a view still wants it. So freezing costs a constant, an append at most the copy of one block, and a reader
+//! needs the table for a few blocks at a time. Any number of views may be open; each is read in the order of the
+//! blocks' hashes, which does not depend on what happens meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -177,8 +177,8 @@ impl Versions {
         slot.generation = self.generation;
     }
 
-    /// The slot was as it is now before any view was begun; what changed in it did so behind the checkpoint that the table
-    /// was restored from.
+    /// The slot was as it is now before any view was begun; what changed in it did so behind the checkpoint that the
+    /// table was restored from.
     pub fn backdate(&mut self, slot: &mut Slot) {
         slot.generation = u32::from(slot.dirty() != 0);
         if slot.dirty() != 0 {

@@ -1,10 +1,10 @@
 //! One producer in as few words as hold it exactly: five with at most one batch, eleven with up to five.
 //!
-//! The newest batch is kept in absolute values, each older one as its distance from the next newer, in a ring: an append
-//! rewrites the head and one place of the ring, and nothing moves. Sequences of older batches are not kept, because they
-//! follow from the newest one's as long as the client counted on. What does not fit these widths does not fit a line
-//! at all ([`encode`] answers `None`), and the table keeps that producer as a whole [`ProducerEntry`] elsewhere; so the
-//! widths are a matter of size, never of truth.
+//! The newest batch is kept in absolute values, each older one as its distance from the next newer, in a ring: an
+//! append rewrites the head and one place of the ring, and nothing moves. Sequences of older batches are not kept,
+//! because they follow from the newest one's as long as the client counted on. What does not fit these widths does not
+//! fit a line at all ([`encode`] answers `None`), and the table keeps that producer as a whole [`ProducerEntry`]
+//! elsewhere; so the widths are a matter of size, never of truth.
 //!
 //! | word | bits |
 //! |---|---|
@@ -186,8 +186,8 @@ pub(super) fn has_txn(line: &[u64]) -> bool {
     flags(line) & HAS_TXN != 0
 }
 
-/// What is known when a batch with these values comes in. Inlined, and made in one place: an answer that is put together
-/// in memory is copied there too, in words that are read before their bytes have come, which takes 7 ns.
+/// What is known when a batch with these values comes in. Inlined, and made in one place: an answer that is put
+/// together in memory is copied there too, in words that are read before their bytes have come, which takes 7 ns.
 #[inline(always)]
 pub(super) fn look(line: &[u64], epoch: i16, first_sequence: i32, last_sequence: i32) -> Known {
     let standing = standing(line);
@@ -217,8 +217,8 @@ pub(super) struct Pushed {
 }
 
 /// Takes over an update in place: the newest batch goes into the ring, the new one into the head. `None`, and nothing
-/// changed, if that cannot be done with this line (too narrow, another epoch, values that do not fit): the caller decodes,
-/// applies and encodes instead.
+/// changed, if that cannot be done with this line (too narrow, another epoch, values that do not fit): the caller
+/// decodes, applies and encodes instead.
 #[inline]
 pub(super) fn push(line: &mut [u64], update: &Update) -> Option<Pushed> {
     let flags = flags(line);

@@ -4,8 +4,8 @@
 //! `directory`. An append looks a line up and changes it in place. What must not grow with the number of producers goes
 //! by blocks: a frozen view copies a block when it is changed (`frozen`), a sweep passes over blocks that are young
 //! enough, a checkpoint takes the lines that changed. A tree was not chosen because it is slower by far to look up, one
-//! large hash map because its growth and its copy stop everyone, and pages behind reference counts because asking for the
-//! count costs more than the whole verdict.
+//! large hash map because its growth and its copy stop everyone, and pages behind reference counts because asking for
+//! the count costs more than the whole verdict.
 //!
 //! No chance is involved, and every order that can be seen is defined: by id, or by a fixed hash of the ids.
 
@@ -92,8 +92,8 @@ impl ProducerTable {
         }
     }
 
-    /// The log was just loaded, or cut: Kafka has begun with a snapshot, which tells it the newest batch of each producer,
-    /// and has read every batch from this offset on.
+    /// The log was just loaded, or cut: Kafka has begun with a snapshot, which tells it the newest batch of each
+    /// producer, and has read every batch from this offset on.
     pub fn note_load(&mut self, replayed_from: i64) {
         self.replayed_from = replayed_from;
     }
@@ -105,8 +105,9 @@ impl ProducerTable {
         self.directory.find(block).and_then(|(_, slot)| slot.line(number)).unwrap_or_default()
     }
 
-    /// What is known of `producer_id` when its batch of these values comes in, and where it is: for the change to come. The
-    /// hint is good for as long as nothing changes, and harmless behind that: a place is looked at before it is believed.
+    /// What is known of `producer_id` when its batch of these values comes in, and where it is: for the change to come.
+    /// The hint is good for as long as nothing changes, and harmless behind that: a place is looked at before it is
+    /// believed.
     #[inline(always)]
     pub fn look(&self, producer_id: i64, epoch: i16, first_sequence: i32, last_sequence: i32) -> (Known, Hint) {
         let (block, number) = place_of(producer_id);
@@ -287,14 +288,14 @@ impl ProducerTable {
         size_of::<Self>() + self.directory.bytes() + odd + self.versions.bytes()
     }
 
-    /// Begins a frozen view of all producers as they are now. Costs a constant; until [`Self::thaw`], the first change of
-    /// a block that the view has not passed costs a copy of the block.
+    /// Begins a frozen view of all producers as they are now. Costs a constant; until [`Self::thaw`], the first change
+    /// of a block that the view has not passed costs a copy of the block.
     pub fn freeze(&mut self) -> Frozen {
         self.versions.freeze(self.len, self.digest)
     }
 
-    /// As [`Self::freeze`], for a checkpoint: of the producers that changed since the last such view was begun, or of all
-    /// in the first one and if `all` is asked for.
+    /// As [`Self::freeze`], for a checkpoint: of the producers that changed since the last such view was begun, or of
+    /// all in the first one and if `all` is asked for.
     pub fn freeze_changes(&mut self, all: bool) -> Frozen {
         self.versions.freeze_changes(self.len, self.digest, all)
     }
@@ -305,8 +306,8 @@ impl ProducerTable {
     }
 
     /// A table of `len` producers with this digest whose contents are in pages elsewhere: `first_hashes` as
-    /// [`crate::pages`] wrote them, and newer than those the blocks of `changes`, oldest first. Nothing may be asked of a
-    /// producer before its page was supplied.
+    /// [`crate::pages`] wrote them, and newer than those the blocks of `changes`, oldest first. Nothing may be asked of
+    /// a producer before its page was supplied.
     pub fn restore(len: usize, digest: u64, first_hashes: Vec<u64>, changes: Vec<Vec<FrozenBlock>>) -> Self {
         let mut table = Self { len, digest, absent: Absent::new(first_hashes, changes), ..Self::new() };
         table.versions.begin_behind_checkpoint();
@@ -327,8 +328,8 @@ impl ProducerTable {
     /// The blocks of a page, as read. Nothing happens if it was supplied before.
     ///
     /// `replay` then does to the producers `ids` of this page what was put off until it came: it counts as older than
-    /// every frozen view, and as changed since the checkpoint. Who has no transaction open and last appended at `limit_ms`
-    /// or before is dropped at last: see [`Self::expire`].
+    /// every frozen view, and as changed since the checkpoint. Who has no transaction open and last appended at
+    /// `limit_ms` or before is dropped at last: see [`Self::expire`].
     pub fn supply(
         &mut self,
         page: usize,

@@ -1,9 +1,10 @@
 //! Blocks whose lines are kept elsewhere, and the walks that go round all blocks a few at a time.
 //!
-//! Who owns a table with too many producers takes cold blocks out of it and puts their lines somewhere, word for word. The
-//! slot stays: it says which ids there are, which of them changed and where the lines are, so that nobody is forgotten and no
-//! frozen view or checkpoint needs to know what is in memory. A block is one read; a larger unit was not chosen because a
-//! producer that returns brings his neighbours along. Lone ids have no lines besides their slot, and stay.
+//! Who owns a table with too many producers takes cold blocks out of it and puts their lines somewhere, word for word.
+//! The slot stays: it says which ids there are, which of them changed and where the lines are, so that nobody is
+//! forgotten and no frozen view or checkpoint needs to know what is in memory. A block is one read; a larger unit was
+//! not chosen because a producer that returns brings his neighbours along. Lone ids have no lines besides their slot,
+//! and stay.
 
 use super::block::{Slot, SpillPlace, place_of};
 use super::directory::Hint;
@@ -73,8 +74,8 @@ impl ProducerTable {
         self.line_bytes + self.directory.len() * (size_of::<Slot>() + size_of::<u64>())
     }
 
-    /// At most `most` blocks that nobody changed since this walk last came by, with copies of their lines, and where to go
-    /// on: from 0, round and round.
+    /// At most `most` blocks that nobody changed since this walk last came by, with copies of their lines, and where to
+    /// go on: from 0, round and round.
     pub fn cold(&mut self, from: u64, most: usize) -> (Vec<(i64, Vec<u64>)>, Option<u64>) {
         let (slots, next) = self.directory.segment_mut(from);
         let mut found = Vec::new();
@@ -88,8 +89,8 @@ impl ProducerTable {
         (found, next)
     }
 
-    /// The lines of a block that [`Self::cold`] gave stand at `place` now, and need not be here. False, and nothing happens,
-    /// if the block has changed since.
+    /// The lines of a block that [`Self::cold`] gave stand at `place` now, and need not be here. False, and nothing
+    /// happens, if the block has changed since.
     pub fn let_go(&mut self, block: i64, place: SpillPlace) -> bool {
         let Some(slot) = self.directory.find_mut(block, Hint::default()) else { return false };
         let bytes = slot.heap_bytes();
@@ -117,8 +118,8 @@ impl ProducerTable {
         self.versions.has_views()
     }
 
-    /// One step of [`Self::expire`], over at most 255 blocks and with about `most` producers dropped: from 0, then from where
-    /// the step before ended, until it answers `None`.
+    /// One step of [`Self::expire`], over at most 255 blocks and with about `most` producers dropped: from 0, then from
+    /// where the step before ended, until it answers `None`.
     pub fn sweep(&mut self, from: u64, now_ms: i64, expiration_ms: i64, most: usize) -> Swept {
         let limit_ms = now_ms.saturating_sub(expiration_ms);
         let (mut expired, mut spilled) = (Vec::new(), Vec::new());

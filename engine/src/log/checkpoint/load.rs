@@ -1,7 +1,8 @@
 //! Where an opening may begin: the newest chain of checkpoints that is whole and that the log bears out.
 //!
-//! Another program may have cut the log and written other records since. So a checkpoint counts only if the batch that it
-//! ends with stands where it says, with the same CRC and the same last offset: then everything before it is the same too.
+//! Another program may have cut the log and written other records since. So a checkpoint counts only if the batch that
+//! it ends with stands where it says, with the same CRC and the same last offset: then everything before it is the same
+//! too.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -40,8 +41,8 @@ enum Looked<T> {
 }
 
 impl Recovery<'_> {
-    /// The newest usable checkpoint; files that are of no use are removed, unreadable ones kept aside. `segments`: file and
-    /// length by base offset.
+    /// The newest usable checkpoint; files that are of no use are removed, unreadable ones kept aside. `segments`: file
+    /// and length by base offset.
     pub(in crate::log) fn load_checkpoint(
         &mut self,
         segments: &BTreeMap<i64, (Arc<dyn DeviceFile>, u64)>,

@@ -139,8 +139,8 @@ impl Shared {
         }
     }
 
-    /// Reads up to `count` pages from `first` on with the lock released. If one cannot be read the log becomes read-only:
-    /// what stands in it must not be taken for unknown. The next opening does without that file.
+    /// Reads up to `count` pages from `first` on with the lock released. If one cannot be read the log becomes
+    /// read-only: what stands in it must not be taken for unknown. The next opening does without that file.
     pub(in crate::log) fn supply_pages(&self, state: MutexGuard<'_, State>, first: usize, count: usize) -> Result<()> {
         let (file, generation) = (state.checkpoint.pages.clone(), state.generation);
         drop(state);

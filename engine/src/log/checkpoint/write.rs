@@ -1,8 +1,8 @@
 //! A checkpoint: everything that an opening needs to begin here instead of at the last roll.
 //!
-//! The first file of a chain says everything, those behind it what changed since the one before, so that writing costs what
-//! changed. They are written when replaying the tail behind the newest would take half of the recovery budget, and at a
-//! clean close. Nothing in one is newer than what is durable when it gets its name.
+//! The first file of a chain says everything, those behind it what changed since the one before, so that writing costs
+//! what changed. They are written when replaying the tail behind the newest would take half of the recovery budget, and
+//! at a clean close. Nothing in one is newer than what is durable when it gets its name.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Aborted transactions of segments whose `.txnindex` is missing or unreadable.
 //!
-//! Kafka takes a missing one for an empty one and then hands aborted records to readers of committed ones. Whether it is
-//! right is not for the directory to say: where producers have used transactions the log is asked, in a pass of its own,
-//! because it has to begin before the transactions that it is to find. What ended below the log start is left out: nobody
-//! reads it, and Kafka's cleaner leaves it out too.
+//! Kafka takes a missing one for an empty one and then hands aborted records to readers of committed ones. Whether it
+//! is right is not for the directory to say: where producers have used transactions the log is asked, in a pass of its
+//! own, because it has to begin before the transactions that it is to find. What ended below the log start is left out:
+//! nobody reads it, and Kafka's cleaner leaves it out too.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -1,8 +1,9 @@
 //! Beginning at a checkpoint: when that leads to the same as Kafka's steps, only sooner.
 //!
-//! A checkpoint says what the running log knew. Kafka's load would know the same, but where it begins again with nothing at
-//! a segment that holds the log start: then what lies before counts no more for transactions and coordinators, and what the
-//! segment says counts again, had it been forgotten. A checkpoint may stand for that only if there is neither.
+//! A checkpoint says what the running log knew. Kafka's load would know the same, but where it begins again with
+//! nothing at a segment that holds the log start: then what lies before counts no more for transactions and
+//! coordinators, and what the segment says counts again, had it been forgotten. A checkpoint may stand for that only if
+//! there is neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -20,7 +21,8 @@ use crate::index::SegmentIndex;
 use crate::log::checkpoint::{Beginning, Chain, PageFile};
 use crate::segment::scan::{Stop, scan};
 
-/// Of the segment of a checkpoint, so many bytes are looked at again for each ms of the budget: a tenth of what a disk reads.
+/// Of the segment of a checkpoint, so many bytes are looked at again for each ms of the budget: a tenth of what a disk
+/// reads.
 const LOOK_BYTES_PER_MS: u64 = 100 << 10;
 const LEAST_LOOK_BYTES: u64 = 1 << 20;
 
@@ -30,7 +32,8 @@ const PAGES_AT_ONCE: usize = 16;
 const SINGLE_READS: usize = 128;
 
 /// Batches of producers that are still in a checkpoint, by page, with the time to count as their append. Such a batch
-/// changes its producer alone, so it waits for the page: an opening costs what it reads of the log, not what it touches.
+/// changes its producer alone, so it waits for the page: an opening costs what it reads of the log, not what it
+/// touches.
 pub(in crate::log) type PutOff = BTreeMap<usize, Vec<(Incoming, i64)>>;
 
 /// The checkpoint that a recovery has begun at.
@@ -106,8 +109,8 @@ impl Recovery<'_> {
         Ok(self.memory_offset.is_none_or(|offset| offset <= end))
     }
 
-    /// Whether the segment is undamaged up to the checkpoint, where reading that much fits the budget easily; damage in a
-    /// longer one is found when it is read.
+    /// Whether the segment is undamaged up to the checkpoint, where reading that much fits the budget easily; damage in
+    /// a longer one is found when it is read.
     fn bears_a_look(&self, opened: &[Opened], beginning: &Beginning) -> Result<bool> {
         let point = &beginning.head.segment;
         let limit = (self.config.recovery_budget_ms as u64).saturating_mul(LOOK_BYTES_PER_MS).max(LEAST_LOOK_BYTES);
@@ -144,7 +147,8 @@ impl Recovery<'_> {
         Ok(Resume { base_offset: base, position: head.segment.size_bytes, next_offset: end, index, aborted })
     }
 
-    /// Puts the batch off if its producer is on disk and it has to do with no transaction; else its producer is in memory.
+    /// Puts the batch off if its producer is on disk and it has to do with no transaction; else its producer is in
+    /// memory.
     pub(super) fn put_off(&mut self, batch: &Incoming, append_ms: i64) -> Result<bool> {
         let Some(page) = self.view.producers.missing_page(batch.producer_id) else { return Ok(false) };
         if batch.transactional || batch.marker.is_some() {

@@ -39,8 +39,8 @@ impl Recovery<'_> {
         // What lies behind the next segment's base is no offset of this one: there the index is wrong, not the file.
         let in_gap = |known: &i64| opened.next_base.is_some_and(|next| (end.next_offset..next).contains(known));
         let missing = opened.index_end.filter(in_gap);
-        // The snapshot at a roll is written behind the sync of the segment that the roll closed: where it stands, all of
-        // that segment was on the disk.
+        // The snapshot at a roll is written behind the sync of the segment that the roll closed: where it stands, all
+        // of that segment was on the disk.
         let sealed = match opened.next_base.filter(|next| end.next_offset < *next) {
             Some(next) => self.sealed_before(next)?.filter(|sealed| sealed.base_offset == opened.base),
             None => None,
@@ -99,10 +99,11 @@ impl Recovery<'_> {
         Ok(if last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 
-    /// The last batch that was read, if it cannot lie where its header puts it: what follows begins before it ends, or the
-    /// segment or the log was closed there.
+    /// The last batch that was read, if it cannot lie where its header puts it: what follows begins before it ends, or
+    /// the segment or the log was closed there.
     fn moved(&self, opened: &Opened, end: &ScanEnd) -> Result<Option<Unborne>> {
-        // Where a scan began at an index entry, nobody said what lies before the entry's batch; the entry bears that out.
+        // Where a scan began at an index entry, nobody said what lies before the entry's batch; the entry bears that
+        // out.
         let is_told = |unborne: &Unborne| unborne.position == 0 || unborne.offset > opened.base;
         let unborne = end.unborne.filter(|unborne| is_told(unborne) && !planted(Bug::GapBelieved));
         let Some(unborne) = unborne else { return Ok(None) };
@@ -124,9 +125,9 @@ impl Recovery<'_> {
         Ok((end.next_offset > closed_at).then_some(unborne))
     }
 
-    /// Segments behind one that has to be cut were never promised, and what they hold does not follow on. They go before
-    /// the cut, the last one first: a crash in between must not leave a segment that seems to end where it does, and one
-    /// behind a gap.
+    /// Segments behind one that has to be cut were never promised, and what they hold does not follow on. They go
+    /// before the cut, the last one first: a crash in between must not leave a segment that seems to end where it does,
+    /// and one behind a gap.
     fn drop_segments_behind(&mut self, base: i64, end: i64) -> Result<()> {
         for behind in self.layout.bases.clone().into_iter().rev().take_while(|b| *b > base) {
             self.forget_segment(behind, &format!("lies behind the cut at offset {end}"))?;

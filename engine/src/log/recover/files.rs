@@ -32,8 +32,8 @@ impl Recovery<'_> {
             let next_base = bases.get(i + 1).copied();
             let is_promised = next_base.is_some_and(|next| next <= self.bounds.promised);
             if !self.clean && !is_promised && !planted(Bug::RecoverySyncSkipped) {
-                // What a dead process wrote may not be on disk yet; it must be before anything follows from it. What the
-                // checkpoint file promises is there already, and there may be thousands of such segments.
+                // What a dead process wrote may not be on disk yet; it must be before anything follows from it. What
+                // the checkpoint file promises is there already, and there may be thousands of such segments.
                 file.sync()?;
             }
             let length = file.length()?;
@@ -123,8 +123,8 @@ impl Recovery<'_> {
         Ok(found.map(|(offset, loaded)| (offset, loaded.table)))
     }
 
-    /// The newest whole table of a file not above `offset`: a truncation may come back to there. Where there is none, what
-    /// the file of ours says of the log below `limit`.
+    /// The newest whole table of a file not above `offset`: a truncation may come back to there. Where there is none,
+    /// what the file of ours says of the log below `limit`.
     pub(super) fn memory_below(&mut self, offset: i64, limit: i64) -> Result<Option<(i64, ProducerTable)>> {
         let own = self.load_memory(limit)?;
         let floor = own.as_ref().map(|(own, _)| *own).filter(|own| *own <= offset).unwrap_or(i64::MIN);
@@ -194,8 +194,8 @@ impl Recovery<'_> {
     }
 }
 
-/// The offset that our file of producers speaks of, told from a few of its bytes: it may be long. `None` without a file;
-/// of one that does not begin as it should, the largest there is.
+/// The offset that our file of producers speaks of, told from a few of its bytes: it may be long. `None` without a
+/// file; of one that does not begin as it should, the largest there is.
 pub(super) fn memory_offset(device: &dyn Device, path: &Path) -> Result<Option<i64>> {
     if device.length(path)?.is_none() {
         return Ok(None);

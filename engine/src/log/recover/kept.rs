@@ -1,9 +1,10 @@
-//! What is remembered beyond Kafka's steps, so that a retry of one of a producer's last five batches is never stored twice.
+//! What is remembered beyond Kafka's steps, so that a retry of one of a producer's last five batches is never stored
+//! twice.
 //!
 //! Kafka forgets a producer when its last record lies below the log start and the log is loaded, and the batches of the
-//! window that its snapshot has no room for. Here both stay. A producer that Kafka's steps find is taken as they find it
-//! (open transaction, coordinator epoch, timestamps) and only gets the older batches of its window back; one that they do
-//! not find keeps epoch and window, and no transaction: none of its records can be read any more.
+//! window that its snapshot has no room for. Here both stay. A producer that Kafka's steps find is taken as they find
+//! it (open transaction, coordinator epoch, timestamps) and only gets the older batches of its window back; one that
+//! they do not find keeps epoch and window, and no transaction: none of its records can be read any more.
 //!
 //! Where no `.snapshot` may hold that memory (Kafka drops those at or below the log start), a file of ours does, in the
 //! same format.
@@ -35,7 +36,8 @@ impl Recovery<'_> {
         self.remembered_with(None, end)
     }
 
-    /// The same, and what `stored`, the snapshot that stands there, still knows: batches may have gone with their segment.
+    /// The same, and what `stored`, the snapshot that stands there, still knows: batches may have gone with their
+    /// segment.
     pub(super) fn remembered_with(&self, stored: Option<&ProducerTable>, end: i64) -> ProducerTable {
         let mut table = self.view.producers.clone();
         for (id, old) in self.memory(stored, end).iter() {
@@ -68,8 +70,8 @@ impl Recovery<'_> {
         memory
     }
 
-    /// The pass has come to `offset`: once it is where the newest file was written, that file says when its producers had
-    /// appended, which the replay before could only guess.
+    /// The pass has come to `offset`: once it is where the newest file was written, that file says when its producers
+    /// had appended, which the replay before could only guess.
     pub(super) fn meet_ahead(&mut self, offset: i64) {
         let Some((_, table)) = self.ahead.as_ref().filter(|(at, _)| *at <= offset && !self.ahead_met) else { return };
         self.ahead_met = true;
@@ -100,8 +102,8 @@ impl Recovery<'_> {
         self.kept = beside.producers;
     }
 
-    /// Adds what was in memory before the log was cut to `end`: producers that no file tells of, and batches that went with
-    /// their segment.
+    /// Adds what was in memory before the log was cut to `end`: producers that no file tells of, and batches that went
+    /// with their segment.
     pub fn keep_from(&mut self, before: &ProducerTable, end: i64) {
         for (id, entry) in before.iter().filter_map(|(id, entry)| Some((id, below(&entry, end)?))) {
             let entry = match self.kept.get(id) {
@@ -139,8 +141,8 @@ pub(in crate::log) fn forget_expired(producers: &mut ProducerTable, now_ms: i64,
     }
 }
 
-/// Takes out those that Kafka has forgotten and that have expired by our clock. Not before the replay: who was silent when
-/// a snapshot was taken may have appended since.
+/// Takes out those that Kafka has forgotten and that have expired by our clock. Not before the replay: who was silent
+/// when a snapshot was taken may have appended since.
 pub(in crate::log) fn drop_forgotten(producers: &mut ProducerTable, now_ms: i64, expiration_ms: i64) {
     let expired = |entry: &ProducerEntry| now_ms.saturating_sub(entry.last_append_ms) >= expiration_ms;
     let gone: Vec<i64> = producers.forgotten().filter(|(_, entry)| expired(entry)).map(|(id, _)| id).collect();

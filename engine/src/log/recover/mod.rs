@@ -1,13 +1,13 @@
 //! What the files of a log say: segments, indexes, epochs and producers, in one pass over what has to be read.
 //!
-//! Nothing on disk is believed over the log. A tail that was never promised is cut; damage below what was promised is left
-//! alone.
+//! Nothing on disk is believed over the log. A tail that was never promised is cut; damage below what was promised is
+//! left alone.
 //!
-//! The state of the producers is rebuilt by Kafka's own steps (`LogLoader`, `ProducerStateManager`): begin at the newest
-//! snapshot above the log start, else at the log start with nothing; after a crash no later than the first segment that
-//! has to be looked at. So a replica of ours and one of Kafka's that load the same files agree on what is open, stable
-//! and fenced. What Kafka's steps forget and we still know is remembered beside ([`kept`]): producers all of whose records
-//! are gone, and batches of the window that lie below where the replay began.
+//! The state of the producers is rebuilt by Kafka's own steps (`LogLoader`, `ProducerStateManager`): begin at the
+//! newest snapshot above the log start, else at the log start with nothing; after a crash no later than the first
+//! segment that has to be looked at. So a replica of ours and one of Kafka's that load the same files agree on what is
+//! open, stable and fenced. What Kafka's steps forget and we still know is remembered beside ([`kept`]): producers all
+//! of whose records are gone, and batches of the window that lie below where the replay began.
 
 mod aborted;
 mod begin;
@@ -83,7 +83,8 @@ pub(super) struct Recovery<'a> {
     pub aborted: AbortedIndex,
     /// What is known besides.
     pub kept: ProducerTable,
-    /// The newest table that any file holds, if the pass does not begin with it: it counts once the pass has come there.
+    /// The newest table that any file holds, if the pass does not begin with it: it counts once the pass has come
+    /// there.
     ahead: Option<(i64, ProducerTable)>,
     /// The pass has come there.
     ahead_met: bool,
@@ -122,8 +123,8 @@ pub(super) struct Bounds {
     /// Everything below was promised to be on disk, by the checkpoint file: what is missing there is damage. A recovery
     /// point that the caller names says only where to look.
     pub promised: i64,
-    /// The log ended here once, all of it promised: its stored recovery point, but for one that only followed the log start,
-    /// which may lie inside a batch or a gap.
+    /// The log ended here once, all of it promised: its stored recovery point, but for one that only followed the log
+    /// start, which may lie inside a batch or a gap.
     pub ended: Option<i64>,
     /// Snapshots above are not used.
     pub limit: i64,
@@ -312,8 +313,8 @@ impl<'a> Recovery<'a> {
         opened.iter().find(doubtful).map_or(i64::MAX, |o| o.base)
     }
 
-    /// A crash makes Kafka look at one segment after the other, and load a snapshot of what was before each: that forgets
-    /// producers. It stands where the segment before ends; up to the log start there is none.
+    /// A crash makes Kafka look at one segment after the other, and load a snapshot of what was before each: that
+    /// forgets producers. It stands where the segment before ends; up to the log start there is none.
     fn look_again(&mut self, base: i64, last_end: Option<i64>) -> Result<()> {
         if base < self.starts.doubt || self.begun.is_some() {
             return Ok(());
@@ -376,8 +377,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// A clean load in Kafka begins at the base of a segment or at the newest snapshot of all, if that lies behind every base.
-    /// It need not lie within the log: then the load goes back to a base, over all others.
+    /// A clean load in Kafka begins at the base of a segment or at the newest snapshot of all, if that lies behind
+    /// every base. It need not lie within the log: then the load goes back to a base, over all others.
     fn pass_over_strays(&mut self, opened: &[Opened]) {
         let is_base = |offset: i64| opened.binary_search_by_key(&offset, |o| o.base).is_ok();
         let last_base = opened.last().map_or(-1, |o| o.base);
@@ -385,8 +386,8 @@ impl<'a> Recovery<'a> {
         self.layout.snapshots.retain(|offset| is_base(*offset) || Some(*offset) == newest);
     }
 
-    /// The segment that holds the log start is where a truncation may come back to, and what lies before it may be removed:
-    /// our file must know the producers there.
+    /// The segment that holds the log start is where a truncation may come back to, and what lies before it may be
+    /// removed: our file must know the producers there.
     fn remember_at(&mut self, base: i64) {
         let newest = self.memory_offset.unwrap_or(-1).max(if self.starts.kept > base { -1 } else { self.starts.kept });
         if self.report.snapshot_offset.is_none() && base > newest && !self.kept.is_empty() {

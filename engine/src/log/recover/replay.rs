@@ -192,8 +192,9 @@ impl Recovery<'_> {
         }
     }
 
-    /// When a replayed batch was appended is known if the log was open just now. Otherwise: not after its segment was last written, which is what counts, so
-    /// that nobody is forgotten too early. Its own timestamps are the client's and say nothing.
+    /// When a replayed batch was appended is known if the log was open just now. Otherwise: not after its segment was
+    /// last written, which is what counts, so that nobody is forgotten too early. Its own timestamps are the client's
+    /// and say nothing.
     fn append_ms(&self, segment: &Segment, producer_id: i64) -> i64 {
         if let Some(known) = self.before.and_then(|before| before.producers.get(producer_id)) {
             return known.last_append_ms;
