@@ -62,7 +62,7 @@ impl Recovery<'_> {
             (entry.txn_first_offset, entry.coordinator_epoch) = (None, -1);
             // What is kept has seen every batch that a file tells of, unless its segment is gone.
             let entry = match memory.get(id) {
-                Some(other) => newest_of(other, entry),
+                Some(kept) => newest_of(kept, entry),
                 None => entry,
             };
             memory.put(id, entry);
@@ -107,12 +107,10 @@ impl Recovery<'_> {
     pub fn keep_from(&mut self, before: &ProducerTable, end: i64) {
         for (id, entry) in before.iter().filter_map(|(id, entry)| Some((id, below(&entry, end)?))) {
             let entry = match self.kept.get(id) {
-                None => Some(entry),
-                Some(kept) => with_older_batches(&entry, &kept),
+                Some(kept) => newest_of(kept, entry),
+                None => entry,
             };
-            if let Some(entry) = entry {
-                self.kept.put(id, entry);
-            }
+            self.kept.put(id, entry);
         }
     }
 
@@ -200,10 +198,11 @@ fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<Prod
     Some(richer)
 }
 
-/// The one that knows more of what came last, with what the other knows of before.
-fn newest_of(one: ProducerEntry, other: ProducerEntry) -> ProducerEntry {
-    let comes = |entry: &ProducerEntry| (entry.epoch, entry.last_offset());
-    let (old, new) = if comes(&one) < comes(&other) { (one, other) } else { (other, one) };
+/// The one whose batches lie farther on in the log, with what the other knows of before; what is kept if it has none. Epochs
+/// say nothing here: a log that was replicated may have them fall.
+fn newest_of(kept: ProducerEntry, other: ProducerEntry) -> ProducerEntry {
+    let is_behind = !kept.batches().is_empty() && kept.last_offset() < other.last_offset();
+    let (old, new) = if is_behind { (kept, other) } else { (other, kept) };
     with_older_batches(&old, &new).unwrap_or(new)
 }
 
