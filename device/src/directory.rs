@@ -68,8 +68,12 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 pub(crate) fn remove(path: &Path) -> Result<bool> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    found("remove", path, removal::remove(path, || sync_directory(directory)))
+    found("remove", path, removal::remove(path, || sync_directory(of(path))))
+}
+
+/// The directory that the entry of `path` is in.
+pub(crate) fn of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(crate) fn remove_directory(path: &Path) -> Result<bool> {

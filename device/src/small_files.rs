@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "calls sync_file_range, which has no safe binding here")]
 
 use crate::device::Result;
-use crate::directory::sync_directory;
+use crate::directory::{self, sync_directory};
 use crate::error::{DeviceError, DeviceErrorKind};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -82,10 +82,7 @@ fn temporary_of(path: &Path) -> Result<(PathBuf, PathBuf)> {
     let Some(name) = path.file_name() else {
         return Err(DeviceError::io("write_small", path, Errno::INVAL));
     };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory::of(path);
     let mut temporary = name.to_os_string();
     temporary.push(".tmp");
     Ok((directory.to_path_buf(), directory.join(temporary)))

@@ -6,7 +6,7 @@ use common::{
     NAME, NOW_MS, Place, batch, expect_duplicate, put, put_as, read_all, read_committed, single, small_segments,
     txn_batch,
 };
-use oncelog::{Ack, Append, Appended, Config, Isolation, Log, OpenOptions, Outcome, Read};
+use oncelog::{Ack, Append, Appended, Config, Engine, Isolation, Log, OpenOptions, Outcome, Read};
 use oncelog_device::{Device, FaultOp, MemoryDevice, SectorDamage};
 use oncelog_formats::BatchBuilder;
 use oncelog_formats::control::end_txn_marker_batch;
@@ -19,6 +19,27 @@ fn place() -> (MemoryDevice, Place) {
 
 fn expiring_after(ms: i64) -> Config {
     Config { producer_id_expiration_ms: ms, ..small_segments(1 << 20) }
+}
+
+fn delete_below(log: &Log, offset: i64) {
+    assert_eq!(log.delete_records(offset).expect("a deletion"), offset);
+    log.apply_retention().expect("retention");
+}
+
+/// The device stops at so many operations of a first opening; the next one is whole.
+fn open_after_an_interrupted_opening(
+    device: &MemoryDevice,
+    place: &Place,
+    config: &Config,
+    operations: u64,
+) -> (Engine, Log) {
+    device.crash_after(operations);
+    if let Ok(engine) = place.try_engine() {
+        let _ = engine.log(NAME, common::options(config));
+        engine.kill();
+    }
+    device.kill();
+    place.open(config)
 }
 
 /// The snapshot is older than the expiry, what follows it is not: expiry used to be decided by the snapshot alone.
@@ -522,11 +543,7 @@ fn producers_of_a_log_that_begins_again_survive_interrupted_openings() {
         put(&log, &batch(9, 0, &["cut".into(), "cut".into()]));
         log.truncate_to(3).expect("a truncation");
         engine.kill();
-        device.crash_after(operations);
-        let interrupted = place.try_engine().map(|engine| (engine.log(NAME, common::options(&config)), engine));
-        interrupted.into_iter().for_each(|(_, engine)| engine.kill());
-        device.kill();
-        let (_engine, log) = place.open(&config);
+        let (_engine, log) = open_after_an_interrupted_opening(&device, &place, &config, operations);
         expect_duplicate(&log, &single(7, 0, 10), &first);
     }
 }
@@ -577,8 +594,7 @@ fn begin_before_what_stays(device: &MemoryDevice, place: &Place, log: &Log) -> A
     put(log, &single(7, 1, 10));
     put(log, &single(8, 0, 10));
     log.drive().expect("upkeep");
-    assert_eq!(log.delete_records(2).expect("a deletion"), 2);
-    log.apply_retention().expect("retention");
+    delete_below(log, 2);
     assert!(device.remove(&place.file("00000000000000000001.snapshot")).expect("a healthy disk"));
     first
 }
@@ -614,11 +630,6 @@ fn a_truncation_without_a_snapshot_keeps_the_batches_of_segments_that_are_gone()
     put(&log, &single(7, 3, 10));
     assert_eq!(log.truncate_to(end).expect("a truncation"), end);
     expect_duplicate(&log, &single(7, 0, 10), &first);
-}
-
-fn delete_below(log: &Log, offset: i64) {
-    assert_eq!(log.delete_records(offset).expect("a deletion"), offset);
-    log.apply_retention().expect("retention");
 }
 
 /// What was remembered of an emptied log used to count as all that there is of a producer, against a later snapshot.
@@ -662,11 +673,7 @@ fn a_crash_while_old_snapshots_are_removed_forgets_no_batch() {
         assert_eq!(log.apply_retention().expect("retention"), [0]);
         log.sync().expect("a checkpoint");
         engine.kill();
-        device.crash_after(operations);
-        let interrupted = place.try_engine().map(|engine| (engine.log(NAME, common::options(&config)), engine));
-        interrupted.into_iter().for_each(|(_, engine)| engine.kill());
-        device.kill();
-        let (_engine, log) = place.open(&config);
+        let (_engine, log) = open_after_an_interrupted_opening(&device, &place, &config, operations);
         expect_duplicate(&log, &single(7, 1, 10), &second);
     }
 }

@@ -86,8 +86,8 @@ impl Shared {
         let config = options.config.clone();
         let promised = recovery_point.min(stored.recovery_point.value().unwrap_or(0));
         let named_start = log_start.max(stored.log_start.value().unwrap_or(0));
-        let ended = (report.clean || promised > named_start).then_some(promised);
-        let ended = ended.filter(|ended| stored.recovery_point == Stored::Value(*ended));
+        let ends_there = stored.recovery_point == Stored::Value(promised);
+        let ended = (ends_there && (report.clean || promised > named_start)).then_some(promised);
         let bounds = Bounds { recovery_point, promised, ended, limit: i64::MAX, log_start };
         let (clock, buffers) = (&*context.clock, &*context.buffers);
         let means = Means { device, clock, buffers, helpers: context.recovery_helpers, gauge };

@@ -255,8 +255,10 @@ impl Shared {
         let made = MutexGuard::unlocked(state, || {
             // What is allocated and not written is a beginning, where there is none, and so is what is too short: a
             // segment that was freed is as long as its batches, which seldom fill it.
-            let begun = || self.spares.take(bytes, Space::Allocated).or_else(|| self.spares.take_largest());
-            let begun = || held.is_none().then(begun).flatten();
+            let begun = || match held {
+                Some(_) => None,
+                None => self.spares.take(bytes, Space::Allocated).or_else(|| self.spares.take_largest()),
+            };
             if let Some(ready) = self.spares.take(bytes, space).or_else(begun) {
                 return held.take().map_or(Ok(()), |small| self.spares.give(small)).map(|()| ready);
             }

@@ -61,11 +61,7 @@ impl Recovery<'_> {
             let Some(mut entry) = up_to(entry, end) else { continue };
             (entry.txn_first_offset, entry.coordinator_epoch) = (None, -1);
             // What is kept has seen every batch that a file tells of, unless its segment is gone.
-            let entry = match memory.get(id) {
-                Some(kept) => newest_of(kept, entry),
-                None => entry,
-            };
-            memory.put(id, entry);
+            keep_newest(&mut memory, id, entry);
         }
         memory
     }
@@ -106,11 +102,7 @@ impl Recovery<'_> {
     /// with their segment.
     pub fn keep_from(&mut self, before: &ProducerTable, end: i64) {
         for (id, entry) in before.iter().filter_map(|(id, entry)| Some((id, below(&entry, end)?))) {
-            let entry = match self.kept.get(id) {
-                Some(kept) => newest_of(kept, entry),
-                None => entry,
-            };
-            self.kept.put(id, entry);
+            keep_newest(&mut self.kept, id, entry);
         }
     }
 
@@ -198,12 +190,19 @@ fn with_older_batches(old: &ProducerEntry, found: &ProducerEntry) -> Option<Prod
     Some(richer)
 }
 
-/// The one whose batches lie farther on in the log, with what the other knows of before; what is kept if it has none. Epochs
-/// say nothing here: a log that was replicated may have them fall.
-fn newest_of(kept: ProducerEntry, other: ProducerEntry) -> ProducerEntry {
-    let is_behind = !kept.batches().is_empty() && kept.last_offset() < other.last_offset();
-    let (old, new) = if is_behind { (kept, other) } else { (other, kept) };
-    with_older_batches(&old, &new).unwrap_or(new)
+/// Puts `entry` beside what the table knows of the producer: the one whose batches lie farther on in the log counts,
+/// with what the other knows of before; what was there if neither has any. Epochs say nothing here: a log that was
+/// replicated may have them fall.
+fn keep_newest(table: &mut ProducerTable, id: i64, entry: ProducerEntry) {
+    let newest = match table.get(id) {
+        Some(kept) => {
+            let is_behind = !kept.batches().is_empty() && kept.last_offset() < entry.last_offset();
+            let (old, new) = if is_behind { (kept, entry) } else { (entry, kept) };
+            with_older_batches(&old, &new).unwrap_or(new)
+        }
+        None => entry,
+    };
+    table.put(id, newest);
 }
 
 /// The producers with the newest batch of each alone: what a bug can be planted to leave of them.
