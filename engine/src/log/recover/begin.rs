@@ -90,7 +90,9 @@ impl Recovery<'_> {
         }
         let doubt = self.doubt(opened, recovery_point);
         let start = if self.clean { log_start.max(first_base) } else { log_start };
-        let has_snapshot = self.layout.snapshots.iter().any(|offset| *offset > start && *offset <= limit.min(doubt));
+        let counts = |offset: &i64| *offset > start && *offset <= limit.min(doubt);
+        // None counts for a log without records, and this may be one.
+        let has_snapshot = end > first_base && self.layout.snapshots.iter().any(counts);
         // Where Kafka's steps would begin with nothing, if they do.
         let restart = opened.iter().rfind(|o| o.base >= doubt && o.base <= log_start).map(|o| o.base);
         let restart = restart.or_else(|| (!has_snapshot).then_some(start.max(first_base)));

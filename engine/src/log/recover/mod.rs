@@ -223,7 +223,9 @@ impl<'a> Recovery<'a> {
         if !self.clean {
             // After a crash Kafka loads what a snapshot at the end can say: nothing is known of decided transactions.
             self.view.txns.forget_decided_below(i64::MAX);
-            if end <= self.bounds.log_start {
+            // Its log start is where the data begins by then: nothing lies behind it, so no snapshot counts.
+            let first_base = self.segments.first_key_value().map_or(end, |(base, _)| *base);
+            if end <= self.bounds.log_start.max(first_base) && self.begun.is_none() {
                 self.keep_view(end);
             }
         }
