@@ -16,11 +16,6 @@ use crate::background::Background;
 use crate::error::Result;
 use crate::log::{Ack, Shared, Turn};
 
-/// Where many groups are on the way, so large a part of them is waited for at a time, but no longer than that: each
-/// time the thread wakes, and wakes others, costs more than to land a group.
-const PART: usize = 4;
-const PART_WAIT: Duration = Duration::from_micros(100);
-
 /// Groups on the way, each of another log.
 pub(crate) struct Flights {
     lane: Lane,
@@ -63,9 +58,7 @@ impl Flights {
 
     /// Waits for some to land, see [`Lane::wait`]; answers whose have.
     fn wait(&mut self, timeout: Option<Duration>, is_due: impl FnOnce() -> bool) -> Vec<Arc<Shared>> {
-        let part = (self.turns.len() - self.free.len()) / PART;
-        let timeout = if part > 1 { timeout.into_iter().chain([PART_WAIT]).min() } else { timeout };
-        let landed = self.lane.wait(part, timeout, is_due);
+        let landed = self.lane.wait(timeout, is_due);
         let logs = landed.into_iter().map(|(write, result)| self.land(write.tag, write.buffer, result)).collect();
         self.ready.drain(..).for_each(Waker::wake);
         logs

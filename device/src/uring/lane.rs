@@ -107,7 +107,7 @@ impl Lane {
     }
 
     /// From now on the lane is the calling thread's alone, to the end, where the kernel can make use of that (6.1):
-    /// what completes does not interrupt the thread one by one, it wakes up when as many have landed as it waits for.
+    /// what completes while the thread is at something else does not interrupt it.
     #[must_use]
     pub fn bind(mut self) -> Self {
         let mut builder = IoUring::builder();
@@ -156,20 +156,15 @@ impl Lane {
         self.enqueue(&entry);
     }
 
-    /// Sends what was pushed and waits until `want` have landed (one at least; a ring of the bell counts) or the time
-    /// is over. Does not sleep where something has landed already or `is_due` says that there is other work; that is
-    /// asked when a ring of the bell is no longer missed.
-    pub fn wait(
-        &mut self,
-        want: usize,
-        timeout: Option<Duration>,
-        is_due: impl FnOnce() -> bool,
-    ) -> Vec<(LaneWrite, Result<()>)> {
+    /// Sends what was pushed and waits until something has landed, the bell was rung or the time is over. Does not
+    /// sleep where something has landed already or `is_due` says that there is other work; that is asked when a ring
+    /// of the bell is no longer missed.
+    pub fn wait(&mut self, timeout: Option<Duration>, is_due: impl FnOnce() -> bool) -> Vec<(LaneWrite, Result<()>)> {
         self.reap();
         self.listen();
         self.bell.awaited.store(true, Ordering::SeqCst);
         let sleeps = self.landed.is_empty() && !self.broken && !is_due();
-        self.enter(if sleeps { want.max(1) } else { 0 }, timeout);
+        self.enter(sleeps, timeout);
         self.bell.awaited.store(false, Ordering::SeqCst);
         self.reap();
         std::mem::take(&mut self.landed)
@@ -191,7 +186,7 @@ impl Lane {
         self.in_kernel += 1;
     }
 
-    fn enter(&mut self, want: usize, timeout: Option<Duration>) {
+    fn enter(&mut self, sleeps: bool, timeout: Option<Duration>) {
         if self.broken {
             return;
         }
@@ -201,9 +196,9 @@ impl Lane {
             if let Some(timespec) = &timespec {
                 arguments = arguments.timespec(timespec);
             }
-            let entered = match want {
-                0 => self.ring.submit(),
-                _ => self.ring.submitter().submit_with_args(want, &arguments),
+            let entered = match sleeps {
+                false => self.ring.submit(),
+                true => self.ring.submitter().submit_with_args(1, &arguments),
             };
             match entered.map_err(|error| Errno::from_io_error(&error)) {
                 Ok(_) | Err(Some(Errno::TIME | Errno::INTR)) => return,

@@ -88,16 +88,16 @@ fn a_lane_that_may_be_entered_no_more_answers_for_every_write() {
                 LaneWrite { tag, file, position: tag * 4096, buffer, length: 4096, sync: Sync::Data }
             };
             (0..8).for_each(|tag| lane.push(write(tag)));
-            let mut landed = lane.wait(8, None, || true);
+            let mut landed = lane.wait(None, || true);
             deny(IO_URING_ENTER, None, EPERM);
             lane.push(write(8));
             let started = std::time::Instant::now();
             while landed.len() < 9 {
                 assert!(started.elapsed().as_secs() < 20, "{} of 9", landed.len());
-                landed.extend(lane.wait(1, None, || false));
+                landed.extend(lane.wait(None, || false));
             }
             lane.push(write(9));
-            landed.extend(lane.wait(1, None, || false));
+            landed.extend(lane.wait(None, || false));
             assert!(matches!(landed.last(), Some((write, Ok(()))) if write.tag == 9));
             drop(lane);
             for (write, _) in landed.iter().filter(|(_, result)| result.is_ok()) {

@@ -37,7 +37,7 @@ fn all_land(device: &UringDevice, mut lane: Lane) {
     }
     let mut landed = Vec::new();
     while landed.len() < LANE_DEPTH {
-        landed.extend(lane.wait(1, None, || false));
+        landed.extend(lane.wait(None, || false));
     }
     for (write, result) in landed {
         assert_eq!(result.is_err(), write.tag == 5, "{result:?}");
@@ -49,7 +49,7 @@ fn all_land(device: &UringDevice, mut lane: Lane) {
     assert!(lane.has_room());
     // What is on the way when the lane goes is written all the same, from memory that lives as long.
     lane.push(write(7, 0));
-    assert!(lane.wait(1, None, || true).len() <= 1);
+    assert!(lane.wait(None, || true).len() <= 1);
     drop(lane);
     let mut stored = AlignedBuffer::new(2 * BLOCK as usize);
     files[7].read(0, stored.as_mut_slice()).expect("readable");
@@ -67,7 +67,7 @@ fn the_bell_wakes_who_waits_and_so_does_the_time() {
 
 fn wakes(mut lane: Lane) {
     let started = Instant::now();
-    assert!(lane.wait(1, Some(Duration::from_millis(20)), || false).is_empty());
+    assert!(lane.wait(Some(Duration::from_millis(20)), || false).is_empty());
     assert!(started.elapsed() >= Duration::from_millis(20));
     let bell = lane.bell();
     for _ in 0..3 {
@@ -81,7 +81,7 @@ fn wakes(mut lane: Lane) {
         let is_due = || work.load(std::sync::atomic::Ordering::Acquire);
         let started = Instant::now();
         while !is_due() {
-            assert!(lane.wait(1, Some(Duration::from_secs(20)), is_due).is_empty());
+            assert!(lane.wait(Some(Duration::from_secs(20)), is_due).is_empty());
         }
         assert!(started.elapsed() < Duration::from_secs(10), "the ring of the bell was missed");
         ringer.join().expect("rung");
