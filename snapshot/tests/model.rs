@@ -12,7 +12,7 @@ use oncelog_snapshot::pages::{PageWriter, decode_page};
 use oncelog_snapshot::producer::batch_meta;
 use oncelog_snapshot::{
     AdmitOptions, Forgotten, Frozen, FrozenBlock, Hint, Incoming, Known, Marker, Origin, ProducerEntry, ProducerTable,
-    SpillPlace, Spilled, Update, Verdict, admit,
+    SpillPlace, Spilled, Update, Verdict, absorb, admit,
 };
 
 type Model = BTreeMap<i64, ProducerEntry>;
@@ -75,6 +75,7 @@ fn a_million_operations_beside_a_naive_map() {
     world.compare();
     for wanted in [
         "appended",
+        "followed",
         "duplicate",
         "refused",
         "marker",
@@ -308,9 +309,21 @@ impl World {
         let look = |entry: &ProducerEntry| entry.look(batch.epoch, batch.base_sequence, batch.last_sequence, 0);
         assert_eq!(known, entry.as_ref().map_or_else(Known::default, look), "{id}");
         let digest = self.table.digest();
-        match admit(&known, None, None, &batch, &options) {
+        let follows = self.table.follows(&batch);
+        let verdict = admit(&known, None, None, &batch, &options);
+        if follows.is_some() {
+            let update = absorb(&known.standing, &batch, options.now_ms);
+            let plain = Verdict::Append { update, completed: None, started_txn: false, clears_verification: false };
+            assert_eq!(verdict, plain);
+            assert!(!update.standing.uses_transactions());
+            self.note("followed");
+        }
+        match verdict {
             Verdict::Append { update, .. } => {
-                self.table.apply(id, &update, hint);
+                match follows.filter(|_| self.random & 8 == 0) {
+                    Some(_) => self.table.follow(&batch, options.now_ms, hint),
+                    None => self.table.apply(id, &update, hint),
+                }
                 self.model.entry(id).or_default().apply(&update);
                 self.changed.insert(id);
                 if batch.marker.is_some() {
@@ -356,7 +369,7 @@ impl World {
             first_offset: self.next_offset,
             last_offset: self.next_offset + count - 1,
             max_timestamp: self.now_ms - 500 + self.below(900) as i64 - far,
-            transactional: standing.txn_first_offset.is_some() || self.below(4) == 0,
+            transactional: standing.txn_first_offset.is_some() && self.below(50) > 0 || self.below(4) == 0,
             marker: None,
         };
         if (70..80).contains(&choice)

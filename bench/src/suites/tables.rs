@@ -63,8 +63,13 @@ fn options(batch: &Incoming) -> AdmitOptions {
 }
 
 impl Table for ProducerTable {
+    /// As the engine does it, in two steps: between them it makes sure of space.
     #[inline]
     fn take(&mut self, batch: &Incoming) -> i64 {
+        if let Some(hint) = self.follows(batch) {
+            self.follow(batch, options(batch).now_ms, hint);
+            return batch.first_offset;
+        }
         let id = batch.producer_id;
         let (known, hint) = self.look(id, batch.epoch, batch.base_sequence, batch.last_sequence);
         match &admit(&known, None, None, batch, &options(batch)) {

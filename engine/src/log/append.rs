@@ -13,7 +13,8 @@ use oncelog_device::prefetch;
 use oncelog_formats::batch::stamp;
 use oncelog_formats::{BatchHeader, BatchView, Compression};
 use oncelog_snapshot::{
-    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Refusal, Update, Verdict, admit,
+    AdmitOptions, BatchMeta, CompletedTxn, Hint, Incoming, Known, Origin, Refusal, Standing, Update, Verdict, absorb,
+    admit,
 };
 
 use super::Shared;
@@ -50,11 +51,19 @@ enum Decision {
 /// What one batch does to its producer.
 struct Change {
     producer_id: i64,
-    update: Update,
+    /// None: what the batch itself says, since it is the plain next one.
+    update: Option<Update>,
     hint: Hint,
     completed: Option<CompletedTxn>,
     started: Option<i64>,
     clears_verification: bool,
+}
+
+impl Change {
+    /// Of the plain next batch of a producer.
+    fn plain(producer_id: i64, hint: Hint) -> Self {
+        Self { producer_id, update: None, hint, completed: None, started: None, clears_verification: false }
+    }
 }
 
 /// An append in its place, with the lock still held.
@@ -284,7 +293,7 @@ impl Shared {
         }
         state.progress.accepted += 1;
         let known = state.producers.len();
-        apply_changes(state, candidates);
+        apply_changes(state, candidates, now_ms);
         if let Some(created @ 1..) = state.producers.len().checked_sub(known) {
             state.accounts.note(client_id.unwrap_or_default(), created as u64, now_ms);
         }
@@ -365,10 +374,18 @@ fn decide(state: &State, candidates: &mut [Candidate<'_>], append: &Append<'_>, 
         candidate.change = None;
         let Some(batch) = &candidate.incoming else { continue };
         let id = batch.producer_id;
+        let verification = state.verifications.get(id);
+        let earlier = before.iter().rev().find(|c| c.change.as_ref().is_some_and(|change| change.producer_id == id));
+        if earlier.is_none()
+            && verification.is_none()
+            && let Some(hint) = state.producers.follows(batch)
+        {
+            candidate.change = Some(Change::plain(id, hint));
+            continue;
+        }
+        let earlier = earlier.map(|candidate| standing_behind(state, candidate, now_ms));
         let (known, hint) = look(state, batch);
-        let changes = before.iter().rev().filter_map(|c| c.change.as_ref());
-        let earlier = changes.filter(|change| change.producer_id == id).map(|change| &change.update.standing).next();
-        let judge = |options| admit(&known, earlier, state.verifications.get(id), batch, options);
+        let judge = |options| admit(&known, earlier.as_ref(), verification, batch, options);
         let verdict = match judge(&options) {
             Verdict::Refuse(refusal) if forgiven(&refusal) => {
                 judge(&AdmitOptions { origin: Origin::Replication, ..options })
@@ -383,12 +400,22 @@ fn decide(state: &State, candidates: &mut [Candidate<'_>], append: &Append<'_>, 
             Verdict::Refuse(refusal) => return Err(Error::Refused { producer_id: id, refusal }),
             Verdict::Append { update, completed, started_txn, clears_verification } => {
                 let started = started_txn.then_some(batch.first_offset);
+                let update = Some(update);
                 let change = Change { producer_id: id, update, hint, completed, started, clears_verification };
                 candidate.change = Some(change);
             }
         }
     }
     Ok(Decision::Store)
+}
+
+/// The standing of its producer that a batch of this set leads to.
+fn standing_behind(state: &State, candidate: &Candidate<'_>, now_ms: i64) -> Standing {
+    match (&candidate.incoming, candidate.change.as_ref().and_then(|change| change.update.as_ref())) {
+        (_, Some(update)) => update.standing,
+        (Some(batch), None) => absorb(&look(state, batch).0.standing, batch, now_ms).standing,
+        (None, None) => Standing::default(),
+    }
 }
 
 /// Whether a bug is planted that takes what must be refused for this reason.
@@ -416,22 +443,28 @@ fn look(state: &State, batch: &Incoming) -> (Known, Hint) {
 }
 
 /// Kafka's order: all transactions of the set start, then those that end are completed one by one.
-fn apply_changes(state: &mut State, candidates: &[Candidate<'_>]) {
+fn apply_changes(state: &mut State, candidates: &[Candidate<'_>], now_ms: i64) {
     let changes = || candidates.iter().filter_map(|candidate| candidate.change.as_ref());
-    let first = candidates.iter().find(|c| c.change.as_ref().is_some_and(|c| c.update.standing.uses_transactions()));
+    let update = |candidate: &&Candidate<'_>| candidate.change.as_ref().and_then(|change| change.update);
+    let first = candidates.iter().find(|c| update(c).is_some_and(|update| update.standing.uses_transactions()));
     if let Some(first) = first {
         state.reach.transactional_from.get_or_insert(first.header.base_offset);
     }
     let mut left = BTreeMap::new();
     if candidates.len() > 1 {
-        let forgetting = changes().filter(|change| change.update.forgets).map(|change| change.producer_id);
+        let forgetting = changes().filter(|change| change.update.is_some_and(|update| update.forgets));
+        let forgetting = forgetting.map(|change| change.producer_id);
         left = forgetting.filter_map(|id| Some((id, state.producers.get(id)?))).collect();
     }
-    for change in changes() {
+    for candidate in candidates {
+        let (Some(change), Some(batch)) = (&candidate.change, &candidate.incoming) else { continue };
         if change.clears_verification {
             state.verifications.clear(change.producer_id);
         }
-        state.producers.apply(change.producer_id, &change.update, change.hint);
+        match &change.update {
+            Some(update) => state.producers.apply(change.producer_id, update, change.hint),
+            None => state.producers.follow(batch, now_ms, change.hint),
+        }
         if let Some(first_offset) = change.started {
             state.transactional = true;
             state.txns.start(change.producer_id, first_offset);

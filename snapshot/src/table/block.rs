@@ -142,14 +142,15 @@ impl Slot {
         }
     }
 
-    /// The id changed.
+    /// The id changed, by an append at this time of our clock, which may have gone back.
     #[inline]
-    pub fn soil(&mut self, number: u8) {
+    pub fn soil(&mut self, number: u8, time_ms: i64) {
         match &mut self.body {
             Body::Lone { dirty, .. } => *dirty = true,
             Body::Many(many) => {
                 many.dirty |= 1 << number;
                 many.used = true;
+                many.oldest_append_ms = many.oldest_append_ms.min(time_ms);
             }
         }
     }
@@ -263,14 +264,6 @@ impl Slot {
     pub fn set_oldest_append_ms(&mut self, time_ms: i64) {
         if let Body::Many(many) = &mut self.body {
             many.oldest_append_ms = time_ms;
-        }
-    }
-
-    /// An id appended at this time: the clock may have gone back.
-    #[inline]
-    pub fn note_append_ms(&mut self, time_ms: i64) {
-        if let Body::Many(many) = &mut self.body {
-            many.oldest_append_ms = many.oldest_append_ms.min(time_ms);
         }
     }
 

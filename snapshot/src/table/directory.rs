@@ -5,6 +5,10 @@
 //! not chosen because its growth stops everyone. A segment's slots stand packed; small places with a piece of the hash
 //! lead to them. The hash is fixed: the same ids take the same course everywhere.
 //!
+//! Ids are handed out from 0 on, so most blocks have small numbers. As far as those are dense, a list by number says
+//! where each slot is: the way over the hash is four reads that wait for each other, and this is two. It need not be
+//! right, since a place is looked at before it is believed.
+//!
 //! Order is by hash. It depends on the blocks alone and not on how they came in, and a segment that splits keeps it, so
 //! that a walk may go on after any change.
 
@@ -17,6 +21,8 @@ const SEGMENT_SLOTS: usize = 255;
 const STEP: usize = 16;
 /// So many index entries for each block at most, whatever the hashes: beyond that segments grow instead of splitting.
 const INDEX_PER_BLOCK: usize = 2;
+/// Numbers of the list for each block at most.
+const NEAR_PER_BLOCK: usize = 4;
 
 /// All slots.
 #[derive(Clone, Debug)]
@@ -25,6 +31,8 @@ pub(super) struct Directory {
     index: Vec<u32>,
     depth: u32,
     segments: Vec<Segment>,
+    /// By block number, as far as blocks are dense.
+    near: Vec<Hint>,
     blocks: usize,
 }
 
@@ -40,11 +48,35 @@ struct Segment {
 const TAG_SHIFT: u32 = 24;
 
 /// Where a slot was, to find it again at once if nothing has moved.
+///
+/// In one word: two that are stored one by one and read together have the reader wait until both are in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Hint {
-    segment: u32,
-    slot: u32,
+pub struct Hint(u32);
+
+impl Hint {
+    const SLOT_BITS: u32 = 9;
+    /// The list did not know.
+    const UNLISTED: u32 = 1 << 31;
+
+    /// What does not fit leads elsewhere, where it is not believed.
+    #[inline]
+    fn of(segment: usize, slot: usize) -> Self {
+        let slot = slot as u32 & ((1 << Self::SLOT_BITS) - 1);
+        Self(((segment as u32) << Self::SLOT_BITS | slot) & !Self::UNLISTED)
+    }
+
+    #[inline]
+    fn segment(self) -> usize {
+        ((self.0 & !Self::UNLISTED) >> Self::SLOT_BITS) as usize
+    }
+
+    #[inline]
+    fn slot(self) -> usize {
+        (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
+    }
 }
+
+const _: () = assert!(SEGMENT_SLOTS < 1 << Hint::SLOT_BITS, "every slot of a usual segment can be hinted at");
 
 #[inline]
 pub(super) fn hash(block: i64) -> u64 {
@@ -53,26 +85,49 @@ pub(super) fn hash(block: i64) -> u64 {
 
 impl Directory {
     pub fn new() -> Self {
-        Self { index: vec![0], depth: 0, segments: vec![Segment::default()], blocks: 0 }
+        Self { index: vec![0], depth: 0, segments: vec![Segment::default()], near: Vec::new(), blocks: 0 }
     }
 
     /// The slot of a block, and where it is.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, block: i64) -> Option<(Hint, &Slot)> {
-        let hash = hash(block);
-        let number = self.segment_of(hash);
-        let segment = &self.segments[number];
-        let slot = segment.find(hash, block)?;
-        Some((Hint { segment: number as u32, slot: slot as u32 }, &segment.slots[slot]))
+        if let Some(&hint) = self.near.get(block as usize)
+            && let Some(slot) = self.segments.get(hint.segment()).and_then(|s| s.slots.get(hint.slot()))
+            && slot.block == block
+        {
+            return Some((hint, slot));
+        }
+        let (segment, slot) = self.find_far(block)?;
+        Some((Hint(Hint::of(segment, slot).0 | Hint::UNLISTED), &self.segments[segment].slots[slot]))
     }
 
     /// As [`Self::find`], to be changed; `hint` is looked at first.
     #[inline]
     pub fn find_mut(&mut self, block: i64, hint: Hint) -> Option<&mut Slot> {
-        let Hint { segment, slot } = hint;
-        let known = self.segments.get(segment as usize).and_then(|s| s.slots.get(slot as usize));
-        let hint = if known.is_some_and(|known| known.block == block) { hint } else { self.find(block)?.0 };
-        self.segments[hint.segment as usize].slots.get_mut(hint.slot as usize)
+        let known = self.segments.get(hint.segment()).and_then(|s| s.slots.get(hint.slot()));
+        let (segment, slot) = match known {
+            Some(known) if known.block == block && hint.0 & Hint::UNLISTED == 0 => (hint.segment(), hint.slot()),
+            _ => self.find_and_list(block)?,
+        };
+        self.segments[segment].slots.get_mut(slot)
+    }
+
+    /// As [`Self::find_far`], and puts the list right: slots move when a segment becomes two.
+    #[cold]
+    fn find_and_list(&mut self, block: i64) -> Option<(usize, usize)> {
+        let (segment, slot) = self.find_far(block)?;
+        if let Some(near) = self.near.get_mut(block as usize) {
+            *near = Hint::of(segment, slot);
+        }
+        Some((segment, slot))
+    }
+
+    /// Segment and number of the slot of a block, over its hash.
+    #[inline(never)]
+    fn find_far(&self, block: i64) -> Option<(usize, usize)> {
+        let hash = hash(block);
+        let number = self.segment_of(hash);
+        Some((number, self.segments[number].find(hash, block)?))
     }
 
     /// Adds a slot; its block must not be there.
@@ -83,7 +138,11 @@ impl Directory {
         while self.segments[number].slots.len() >= SEGMENT_SLOTS && self.split(number) {
             number = self.segment_of(hash);
         }
+        let number_of_block = slot.block as usize;
         self.segments[number].insert(hash, slot);
+        if number_of_block >= self.near.len() && number_of_block < self.blocks * NEAR_PER_BLOCK {
+            self.near.resize(number_of_block + 1, Hint::default());
+        }
     }
 
     /// Takes a block out.
@@ -131,7 +190,8 @@ impl Directory {
         let of = |segment: &Segment| {
             segment.places.capacity() * size_of::<u32>() + segment.slots.capacity() * size_of::<Slot>()
         };
-        let fixed = self.index.capacity() * size_of::<u32>() + self.segments.capacity() * size_of::<Segment>();
+        let near = self.near.capacity() * size_of::<Hint>();
+        let fixed = near + self.index.capacity() * size_of::<u32>() + self.segments.capacity() * size_of::<Segment>();
         fixed + self.segments.iter().map(of).sum::<usize>() + self.slots().map(Slot::heap_bytes).sum::<usize>()
     }
 

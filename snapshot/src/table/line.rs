@@ -19,6 +19,7 @@
 use oncelog_formats::num::{sequence_add, sequence_sub};
 
 use super::digest;
+use crate::admit::Incoming;
 use crate::producer::{BatchMeta, Forgotten, Known, ProducerEntry, Standing, Update, WINDOW};
 
 /// Words of a line with at most one batch.
@@ -34,6 +35,9 @@ const HAS_TXN: u64 = 1 << 5;
 const UNSEQUENCED: u64 = 1 << 6;
 /// The producer does not fit: see elsewhere.
 const ODD: u64 = 1 << 7;
+
+/// The upper half of word 2 but for the epoch, where no marker was seen.
+const NO_COORDINATOR: u64 = 0xffff << 48;
 
 const LOW_48: u64 = (1 << 48) - 1;
 
@@ -56,6 +60,10 @@ pub(super) struct Place {
 impl Place {
     pub fn of(batch: &BatchMeta) -> Self {
         Self { first_offset: batch.first_offset, last_offset: batch.last_offset, timestamp: batch.timestamp }
+    }
+
+    pub fn of_incoming(batch: &Incoming) -> Self {
+        Self { first_offset: batch.first_offset, last_offset: batch.last_offset, timestamp: batch.max_timestamp }
     }
 
     fn step_back(self, older: Older) -> Self {
@@ -233,45 +241,89 @@ pub(super) fn push(line: &mut [u64], update: &Update) -> Option<Pushed> {
     let follows = batch.first_sequence == sequence_add(line[2] as i32, 1)
         && batch.last_sequence == sequence_add(batch.first_sequence, span as i32)
         && batch.first_sequence >= 0;
+    let back = match standing.txn_first_offset {
+        Some(first) => batch.last_offset.wrapping_sub(first) as u64,
+        None => 0,
+    };
+    if !follows || back >> 32 != 0 {
+        return None;
+    }
+    let epochs = pack_epochs(batch.last_sequence, standing.epoch, standing.coordinator_epoch)?;
+    let txn = if standing.txn_first_offset.is_some() { HAS_TXN } else { 0 };
+    let head =
+        Head { epochs, txn, back, last_append_ms: update.last_append_ms, last_timestamp: standing.last_timestamp };
+    push_place(line, newest, added, &head)
+}
+
+/// Whether the batch is the plain next one of the producer: [`super::ProducerTable::follows`].
+#[inline(always)]
+pub(super) fn is_followed_by(line: &[u64], batch: &Incoming) -> bool {
+    let before = if batch.base_sequence == 0 { i32::MAX } else { batch.base_sequence.wrapping_sub(1) };
+    let epochs = u64::from(before as u32) | u64::from(batch.epoch as u16) << 32 | NO_COORDINATOR;
+    let plain = !batch.transactional & (batch.base_sequence >= 0) & batch.marker.is_none();
+    plain && line[2] == epochs && flags(line) & (ODD | HAS_TXN | UNSEQUENCED) == 0
+}
+
+/// What [`push`] does, for a batch that [`is_followed_by`] is true of.
+#[inline(always)]
+pub(super) fn follow(line: &mut [u64], batch: &Incoming, now_ms: i64) -> Option<Pushed> {
+    let line: &mut [u64; WIDE] = line.first_chunk_mut()?;
+    let added = Place::of_incoming(batch);
+    let span = added.last_offset.wrapping_sub(added.first_offset);
+    if batch.last_sequence != sequence_add(batch.base_sequence, span as i32) {
+        return None;
+    }
+    let epochs = line[2] >> 32 << 32 | u64::from(batch.last_sequence as u32);
+    let head = Head { epochs, txn: 0, back: 0, last_append_ms: now_ms, last_timestamp: batch.max_timestamp };
+    push_place(line, newest(line), added, &head)
+}
+
+/// What the words of a head hold besides its batch.
+struct Head {
+    epochs: u64,
+    /// [`HAS_TXN`] or 0.
+    txn: u64,
+    /// How far back the open transaction begins.
+    back: u64,
+    last_append_ms: i64,
+    last_timestamp: i64,
+}
+
+/// Puts a batch into the head and `newest`, which is there, into the ring. `None`, and nothing changed, if it does not
+/// fit.
+#[inline(always)]
+fn push_place(line: &mut [u64; WIDE], newest: Place, added: Place, head: &Head) -> Option<Pushed> {
+    let flags = flags(line);
+    let count = flags & COUNT;
+    let span = added.last_offset.wrapping_sub(added.first_offset) as u64;
     // No sum of what stands in a line and what fits one leaves 64 bits, and what does not fit is found by its own term.
     let older = Older {
         gap: added.first_offset.wrapping_sub(newest.last_offset).wrapping_sub(1) as u64,
         span: (newest.last_offset - newest.first_offset) as u64,
         timestamp_distance: added.timestamp.wrapping_sub(newest.timestamp),
     };
-    let back = match standing.txn_first_offset {
-        Some(first) => batch.last_offset.wrapping_sub(first) as u64,
-        None => 0,
-    };
-    let fits = follows
-        & (span < 1 << 20)
+    let fits = (span < 1 << 20)
         & fits_u48(added.first_offset)
         & fits_i48(added.timestamp)
-        & fits_i48(update.last_append_ms)
-        & fits_i48(standing.last_timestamp)
+        & fits_i48(head.last_append_ms)
+        & fits_i48(head.last_timestamp)
         & (older.gap < 1 << 40)
-        & (older.timestamp_distance.wrapping_add(1 << 35) as u64 >> 36 == 0)
-        & (back >> 32 == 0);
+        & (older.timestamp_distance.wrapping_add(1 << 35) as u64 >> 36 == 0);
     if !fits {
         return None;
     }
-    let head = [
-        batch.first_offset as u64 | (span & 0xffff) << 48,
-        batch.timestamp as u64 & LOW_48 | (span >> 16) << 56,
-        pack_epochs(batch.last_sequence, standing.epoch, standing.coordinator_epoch)?,
-        update.last_append_ms as u64 & LOW_48 | (back & 0xffff) << 48,
-        standing.last_timestamp as u64 & LOW_48 | (back >> 16) << 48,
-    ];
     // From here on nothing can fail.
     let full = count == WINDOW as u64;
-    let ring = (flags >> RING_AT) as usize % RING;
-    let ring = (ring + 1) % RING;
+    let ring = ((flags >> RING_AT) as usize + 1) % RING;
     let evicted = if full { Some(oldest(line, newest, ring)) } else { None };
     put_older(line, ring, older);
-    line[..NARROW].copy_from_slice(&head);
     let count = if full { count } else { count + 1 };
-    let txn = if standing.txn_first_offset.is_some() { HAS_TXN } else { 0 };
-    line[1] |= (count | (ring as u64) << RING_AT | txn) << 48;
+    let flags = count | (ring as u64) << RING_AT | head.txn;
+    line[0] = added.first_offset as u64 | (span & 0xffff) << 48;
+    line[1] = added.timestamp as u64 & LOW_48 | flags << 48 | (span >> 16) << 56;
+    line[2] = head.epochs;
+    line[3] = head.last_append_ms as u64 & LOW_48 | (head.back & 0xffff) << 48;
+    line[4] = head.last_timestamp as u64 & LOW_48 | (head.back >> 16) << 48;
     Some(Pushed { evicted })
 }
 

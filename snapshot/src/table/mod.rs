@@ -24,6 +24,7 @@ use block::{Slot, place_of};
 use directory::Directory;
 use frozen::Versions;
 
+use crate::admit::{Incoming, absorb};
 use crate::producer::{Forgotten, Known, ProducerEntry, Standing, Update};
 
 pub use block::SpillPlace;
@@ -129,29 +130,68 @@ impl ProducerTable {
     /// Takes over what an append changed of `producer_id`. `hint`: see [`Self::look`].
     #[inline]
     pub fn apply(&mut self, producer_id: i64, update: &Update, hint: Hint) {
-        let (block, number) = place_of(producer_id);
-        if let Some(slot) = self.directory.find_mut(block, hint) {
-            if slot.generation != self.versions.generation() {
-                self.versions.touch(slot, &self.odd);
-            }
-            if let Some(line) = slot.line_mut(number) {
-                let before = line::standing_term(producer_id, line);
-                if let Some(pushed) = line::push(line, update) {
-                    let mut change = line::standing_term(producer_id, line).wrapping_sub(before);
-                    slot.soil(number);
-                    slot.note_append_ms(update.last_append_ms);
-                    if let Some(batch) = &update.batch {
-                        change = change.wrapping_add(digest::place_term(producer_id, &line::Place::of(batch)));
-                    }
-                    if let Some(evicted) = pushed.evicted {
-                        change = change.wrapping_sub(digest::place_term(producer_id, &evicted));
-                    }
-                    self.digest = self.digest.wrapping_add(change);
-                    return;
-                }
-            }
+        let added = update.batch.as_ref().map(line::Place::of);
+        if !self.push(producer_id, hint, update.last_append_ms, added.as_ref(), |line| line::push(line, update)) {
+            self.apply_whole(producer_id, *update);
         }
-        self.apply_whole(producer_id, *update);
+    }
+
+    /// Whether `batch` is the plain next one of its producer, and where that is: of the same epoch, of the sequence that
+    /// must come next, without a transaction and of a producer that has never had one. Whoever appends it, and whatever
+    /// the options, [`crate::admit()`] takes such a batch if no verification is pending and no other batch of the
+    /// producer is in the same append, and [`Self::follow`] is all that comes of it. Nearly every batch is one; what is
+    /// asked of the others and said of them is not put together for it.
+    #[inline(always)]
+    pub fn follows(&self, batch: &Incoming) -> Option<Hint> {
+        let (block, number) = place_of(batch.producer_id);
+        let (hint, slot) = self.directory.find(block)?;
+        line::is_followed_by(slot.line(number)?, batch).then_some(hint)
+    }
+
+    /// Takes over what such a batch changes.
+    #[inline(always)]
+    pub fn follow(&mut self, batch: &Incoming, now_ms: i64, hint: Hint) {
+        let pushed = |line: &mut [u64]| line::follow(line, batch, now_ms);
+        if !self.push(batch.producer_id, hint, now_ms, Some(&line::Place::of_incoming(batch)), pushed) {
+            self.follow_whole(batch, now_ms);
+        }
+    }
+
+    #[cold]
+    fn follow_whole(&mut self, batch: &Incoming, now_ms: i64) {
+        let update = absorb(&self.standing(batch.producer_id), batch, now_ms);
+        self.apply_whole(batch.producer_id, update);
+    }
+
+    /// Changes a line in place, by `change`, which adds a batch at this place or none; false, and nothing happened, if
+    /// there is no such line or it takes no such change.
+    #[inline(always)]
+    fn push(
+        &mut self,
+        producer_id: i64,
+        hint: Hint,
+        now_ms: i64,
+        added: Option<&line::Place>,
+        change: impl FnOnce(&mut [u64]) -> Option<line::Pushed>,
+    ) -> bool {
+        let (block, number) = place_of(producer_id);
+        let Some(slot) = self.directory.find_mut(block, hint) else { return false };
+        if slot.generation != self.versions.generation() {
+            self.versions.touch(slot, &self.odd);
+        }
+        let Some(line) = slot.line_mut(number) else { return false };
+        let before = line::standing_term(producer_id, line);
+        let Some(pushed) = change(line) else { return false };
+        let mut term = line::standing_term(producer_id, line).wrapping_sub(before);
+        slot.soil(number, now_ms);
+        if let Some(added) = added {
+            term = term.wrapping_add(digest::place_term(producer_id, added));
+        }
+        if let Some(evicted) = pushed.evicted {
+            term = term.wrapping_sub(digest::place_term(producer_id, &evicted));
+        }
+        self.digest = self.digest.wrapping_add(term);
+        true
     }
 
     #[cold]
@@ -191,12 +231,11 @@ impl ProducerTable {
                 let before_bytes = slot.heap_bytes();
                 slot.store(number, &line, width);
                 self.line_bytes = self.line_bytes + slot.heap_bytes() - before_bytes;
-                slot.soil(number);
-                slot.note_append_ms(entry.last_append_ms);
+                slot.soil(number, entry.last_append_ms);
             }
             None => {
                 let mut slot = Slot::new(block, number, self.versions.generation(), &line);
-                slot.soil(number);
+                slot.soil(number, entry.last_append_ms);
                 self.versions.note_new(block);
                 self.directory.insert(slot);
             }
