@@ -4,10 +4,13 @@
 //! scattered ids share one. Lines are written as the table keeps them: reading a page back is a copy.
 
 use crate::producer::{BatchMeta, Forgotten, ProducerEntry, WINDOW};
-use crate::table::{FrozenBlock, block_hash};
+use crate::table::{Frozen, FrozenBlock, block_hash};
 
 /// A page is closed when it holds so many bytes.
 const PAGE_BYTES: usize = 4096;
+
+/// A line and a lone id's share of a block.
+const MOST_LINE_BYTES: usize = 128;
 
 /// A page of those written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,13 @@ impl PageWriter {
     /// No page yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with room for all that a view shows, if that is everything: pages that grow are copied many megabytes
+    /// at a time, with the allocator's lock held. Room that is not used takes no memory.
+    pub fn for_view(view: &Frozen) -> Self {
+        let most = if view.is_partial() { 0 } else { view.len * MOST_LINE_BYTES };
+        Self { bytes: Vec::with_capacity(most), ..Self::default() }
     }
 
     /// The next blocks, in the order of their hashes.

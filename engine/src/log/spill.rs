@@ -10,6 +10,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use oncelog_device::planted::{Bug, planted};
 use oncelog_device::{AlignedBuffer, BLOCK_BYTES, DeviceFile, OpenMode};
@@ -330,7 +331,11 @@ impl Shared {
         let read = loop {
             let mut blocks = self.state.lock().producers.read_frozen(&mut view, STEP_ENTRIES);
             match self.fill(&mut blocks) {
-                Ok(()) if !blocks.is_empty() => push(&blocks),
+                Ok(()) if !blocks.is_empty() => {
+                    push(&blocks);
+                    // Else whoever completes the appends' writes may wait for this core until the next tick.
+                    thread::yield_now();
+                }
                 done => break done,
             }
         };

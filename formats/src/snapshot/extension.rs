@@ -141,6 +141,11 @@ const _: () = {
     assert!(size_of::<RawBatch>() == 32);
 };
 
+/// Bytes of the header and the body's fixed part.
+pub(super) const EXTENSION_HEAD_BYTES: usize = size_of::<RawHeader>() + size_of::<RawFixed>();
+/// Bytes of a producer with all its batches.
+pub(super) const MOST_PRODUCER_BYTES: usize = size_of::<RawProducer>() + MAX_BATCHES * size_of::<RawBatch>();
+
 impl Extension {
     /// Header and the body's fixed part, for a body that goes on with `producers`, so many of them.
     pub(super) fn encode_head(&self, count: usize, producers: &[u8]) -> Option<Vec<u8>> {

@@ -5,6 +5,7 @@
 //! at a clean close. Nothing in one is newer than what is durable when it gets its name.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use oncelog_device::DeviceFile;
@@ -22,6 +23,8 @@ use crate::log::state::State;
 use crate::log::types::{Ack, OpenReport};
 use crate::segment::walk::Walker;
 
+/// Bytes that are copied between two offers of the core to somebody else.
+const COPY_BYTES: usize = 1 << 20;
 /// List entries that are copied under the lock in one step.
 const LIST_STEP: usize = 2048;
 /// Files of a chain at most: each is opened at a recovery.
@@ -216,7 +219,7 @@ impl Shared {
             return Err(failure);
         }
         view.prepare();
-        let mut writer = PageWriter::new();
+        let mut writer = PageWriter::for_view(&view);
         self.read_view(view, |blocks| writer.push(blocks))?;
         self.copy_lists(&mut head, &chain)?;
         let (pages, bytes) = writer.finish();
@@ -235,7 +238,11 @@ impl Shared {
             head.segment.last_batch = last.map(|found| (found.position, found.header.crc));
         }
         let mut whole = head.encode();
-        whole.extend_from_slice(&bytes);
+        whole.reserve_exact(bytes.len());
+        for piece in bytes.chunks(COPY_BYTES) {
+            whole.extend_from_slice(piece);
+            thread::yield_now();
+        }
         self.device.write_small(&self.dir.join(file_name(head.log_end_offset)), &whole)?;
         chain.offsets.push(head.log_end_offset);
         match chain.offsets.len() {
