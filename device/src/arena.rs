@@ -10,7 +10,7 @@
 #![expect(unsafe_code, reason = "lends disjoint parts of a mapping as mutable bytes")]
 
 use crate::huge_pages::HugePages;
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::sync::Arc;
 
 /// All of it, bytes.

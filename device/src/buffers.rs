@@ -9,7 +9,7 @@
 use crate::arena::{ARENA_BYTES, Arena, Lease, UNIT_BYTES};
 use crate::device::BLOCK_BYTES;
 use crate::huge_pages::HugePages;
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::sync::Arc;
 
 /// Buffers of this many bytes or more lie in huge pages where the kernel has some.

@@ -10,8 +10,8 @@
 use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
+use crate::lock::RwLock;
 use crate::page_cache;
-use parking_lot::RwLock;
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 use std::io::IoSlice;

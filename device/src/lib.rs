@@ -6,6 +6,8 @@ pub mod planted;
 
 pub mod clock;
 
+mod lock;
+
 mod huge_pages;
 
 mod prefetch;

@@ -8,7 +8,7 @@ use super::chance::{below, mix2};
 use super::{FaultOp, Faults, Power};
 use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

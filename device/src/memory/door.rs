@@ -9,7 +9,7 @@ use crate::buffers::AlignedBuffer;
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::fault::FaultOp;
-use parking_lot::{Mutex, RwLock};
+use crate::lock::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

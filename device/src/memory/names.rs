@@ -8,7 +8,7 @@ use super::file::FileImages;
 use crate::device::Result;
 use crate::error::{DeviceError, DeviceErrorKind};
 use crate::fault::chance::{below, mix2};
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;

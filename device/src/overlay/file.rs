@@ -3,8 +3,8 @@
 use crate::buffers::AlignedBuffer;
 use crate::device::{BLOCK_BYTES, DeviceFile, Result, Sync};
 use crate::error::{DeviceError, DeviceErrorKind};
+use crate::lock::{Mutex, RwLock};
 use crate::memory::blocks::{BLOCK, SharedBlock, copy_overlap, cut_block, shared_block};
-use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

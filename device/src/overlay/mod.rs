@@ -10,8 +10,8 @@ mod tests;
 
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result};
 use crate::error::{DeviceError, DeviceErrorKind};
+use crate::lock::Mutex;
 use file::{OverlayFile, OverlayNode};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::content::Change;
 use super::history::{History, Name, Node, Op};
 use crate::buffers::AlignedBuffer;
 use crate::device::{Device, DeviceFile, DeviceKind, DeviceLock, DirectoryEntry, OpenMode, Result, Sync};
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A few rings, each lent to one call at a time.
 
 use super::setup::{Ring, build_ring};
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::ops::{Deref, DerefMut};
 
 /// More calls than this at once gain nothing: the later ones run on their own threads.

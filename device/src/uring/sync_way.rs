@@ -11,7 +11,7 @@
 //! they made a quarter fewer answers, the slowest after twice the time. Such writes go by the calling thread, which
 //! needs no other.
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
