@@ -1,6 +1,7 @@
 //! One run of the program: cases one after the other, in each the systems in turn, round by round.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Instant;
 
 use crate::Failure;
 use crate::conditions::Conditions;
@@ -19,6 +20,7 @@ pub(crate) struct Bench {
     report: Report,
     bar: ProgressBar,
     suite: &'static str,
+    began: Instant,
     systems: &'static [&'static str],
     ring: bool,
     quoted: Vec<Figure>,
@@ -38,17 +40,20 @@ impl Bench {
         {
             eprintln!("oncelog-bench: no raw-uring on this machine: {reason}");
         }
-        let (suite, systems) = ("", &[][..]);
-        Ok(Self { options, place, conditions, report, bar, suite, systems, ring: ring.is_ok(), quoted: Vec::new() })
+        let (suite, began, systems) = ("", Instant::now(), &[][..]);
+        let (ring, quoted) = (ring.is_ok(), Vec::new());
+        Ok(Self { options, place, conditions, report, bar, suite, began, systems, ring, quoted })
     }
 
     pub(crate) fn begin(&mut self, suite: &'static Suite) {
-        (self.suite, self.systems) = (suite.name, suite.systems);
+        (self.suite, self.began, self.systems) = (suite.name, Instant::now(), suite.systems);
         self.bar.set_prefix(suite.name);
     }
 
     pub(crate) fn end(&mut self) {
         self.bar.set_message("");
+        let took = self.began.elapsed().as_secs_f64();
+        self.bar.suspend(|| eprintln!("oncelog-bench: {} took {took:.1} s", self.suite));
     }
 
     /// Compares all systems of the suite in one case (`key=value` pairs, in plain bytes and counts).

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// One JSON object a line instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Short runs: at most a few minutes for a suite, five for all of them.
+    /// Short runs: at most a few minutes for a suite, five for all of them, with fewer cases of some.
     #[arg(long)]
     pub(crate) short: bool,
     /// Runs of each system in each case [default: 5, short 3, all of them short 1].
@@ -81,21 +81,18 @@ impl Arguments {
 impl Options {
     /// Runs of each system in each case.
     pub(crate) fn rounds(&self) -> usize {
-        let usual = match (self.short, self.all) {
-            (true, true) => 1,
-            (true, false) => 3,
-            (false, _) => 5,
-        };
+        let usual = if self.brief() { 1 } else { self.amount(5, 3) };
         self.rounds.map_or(usual, usize::from)
     }
 
     /// How long one run is measured where a suite measures by time.
     pub(crate) fn span(&self) -> Duration {
-        Duration::from_millis(match (self.short, self.all) {
-            (true, true) => 200,
-            (true, false) => 400,
-            (false, _) => 2_000,
-        })
+        Duration::from_millis(if self.brief() { 200 } else { self.amount(2_000, 400) })
+    }
+
+    /// Whether every suite is to show itself within a few minutes: cases that say little beside others are left out.
+    pub(crate) fn brief(&self) -> bool {
+        self.short && self.all
     }
 
     /// `long` amount of work, or the `short` one.

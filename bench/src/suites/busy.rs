@@ -28,7 +28,8 @@ pub(super) const SUITE: Suite = Suite {
 pub(super) const CHILD: &str = "spin";
 
 const SIZES_BYTES: [usize; 2] = [65536, 4096];
-const WRITERS: [usize; 3] = [1, 4, 16];
+const WRITERS: &[usize] = &[1, 4, 16];
+const WRITERS_IN_BRIEF: &[usize] = &[4];
 /// Without other work, then with it, before answers count.
 const QUIET: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(1);
 fn run(bench: &mut Bench) -> Result<(), Failure> {
     let load = thread::available_parallelism().map_or(1, usize::from);
     for size_bytes in SIZES_BYTES {
-        for writers in WRITERS {
+        for &writers in if bench.options.brief() { WRITERS_IN_BRIEF } else { WRITERS } {
             let case = format!("bytes={size_bytes} writers={writers} load={load}");
             bench.compare(&case, |name, turn| measure(name, turn, size_bytes, writers, load))?;
         }
@@ -51,7 +52,7 @@ fn measure(
     writers: usize,
     spinners: usize,
 ) -> Result<Measured, Failure> {
-    let budget_bytes = if size_bytes > 4096 { 3 << 30 } else { 512 << 20 };
+    let budget_bytes = if size_bytes > 4096 { turn.options.amount(3 << 30, 2 << 30) } else { 512 << 20 };
     let span = turn.options.span();
     let load = Load { size_bytes, warm: QUIET + GRACE, span, budget_bytes };
     let folder = turn.folder(2 * budget_bytes)?;

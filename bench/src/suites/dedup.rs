@@ -32,18 +32,16 @@ const MILLION: u32 = 1_000_000;
 
 fn run(bench: &mut Bench) -> Result<(), Failure> {
     let largest: &[u32] = bench.options.amount(&[10 * MILLION], &[]);
-    for &producers in [1, 1000, 100_000, MILLION].iter().chain(largest) {
-        for lookups in [Lookups::Independent, Lookups::Dependent, Lookups::Sets] {
-            let case = Case { producers, lookups, ..Case::DENSE };
-            case.compare(bench)?;
-        }
-    }
     let million = Case { producers: MILLION, ..Case::DENSE };
-    for lookups in [Lookups::Independent, Lookups::Dependent, Lookups::Sets] {
-        Case { duplicate: true, lookups, ..million }.compare(bench)?;
-    }
-    for lookups in [Lookups::Independent, Lookups::Dependent, Lookups::Sets] {
-        Case { sparse: true, lookups, ..million }.compare(bench)?;
+    let sizes = [1, 1000, 100_000, MILLION].iter().chain(largest);
+    let appends = sizes.map(|&producers| Case { producers, ..Case::DENSE });
+    let others = [Case { duplicate: true, ..million }, Case { sparse: true, ..million }];
+    for case in appends.chain(others) {
+        let lookups = [Lookups::Independent, Lookups::Dependent, Lookups::Sets];
+        let some = if bench.options.brief() { 1 } else { lookups.len() };
+        for &lookups in &lookups[..some] {
+            Case { lookups, ..case }.compare(bench)?;
+        }
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub(super) const SUITE: Suite = Suite {
 const SIZES_BYTES: [usize; 2] = [65536, 1024];
 const WRITERS: [usize; 4] = [1, 4, 16, 64];
 const TICKETS: [usize; 2] = [16, 64];
+/// Of one writer: well above what a device answers, one after the other.
+const MOST_ACKS_PER_S: f64 = 60_000.0;
 
 fn run(bench: &mut Bench) -> Result<(), Failure> {
     for size_bytes in SIZES_BYTES {
@@ -33,7 +35,9 @@ fn run(bench: &mut Bench) -> Result<(), Failure> {
         bench.compare_some(
             &case,
             |system| !is_peer(system),
-            |name, turn| measure(name, turn, size_bytes, 1, |system, load| clients::tickets(system, load, tickets)),
+            |name, turn| {
+                measure(name, turn, size_bytes, tickets, |system, load| clients::tickets(system, load, tickets))
+            },
         )?;
     }
     Ok(())
@@ -43,16 +47,21 @@ fn measure(
     name: &str,
     turn: &Turn<'_>,
     size_bytes: usize,
-    writers: usize,
+    at_once: usize,
     send: impl FnOnce(&dyn System, Load) -> Result<Answers, Failure>,
 ) -> Result<Measured, Failure> {
-    let budget_bytes = match size_bytes {
+    let most_bytes = match size_bytes {
         0..=4096 => turn.options.amount(512 << 20, 128 << 20),
         _ => turn.options.amount(2 << 30, 512 << 20),
     };
-    let load = Load::new(size_bytes, turn.options.span(), budget_bytes);
+    let span = turn.options.span();
+    // Few writers reach only a part of what many do.
+    let reach_bytes = (span.as_secs_f64() * MOST_ACKS_PER_S * (at_once * size_bytes) as f64) as u64;
+    let budget_bytes = most_bytes.min(reach_bytes.next_multiple_of(16 << 20));
+    let load = Load::new(size_bytes, span, budget_bytes);
     let folder = turn.folder(2 * budget_bytes)?;
-    let system = crate::systems::open(name, &folder, &Plan { bytes: budget_bytes, writers, ..Plan::default() })?;
+    let system =
+        crate::systems::open(name, &folder, &Plan { bytes: budget_bytes, writers: at_once, ..Plan::default() })?;
     folder.settle()?;
     let answers = send(&*system, load)?;
     system.close()?;

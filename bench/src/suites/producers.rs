@@ -31,7 +31,7 @@ const PRODUCERS: u32 = 1_000_000;
 
 fn run(bench: &mut Bench) -> Result<(), Failure> {
     for ids in ["dense", "sparse"] {
-        for (batches, kafka_bytes) in KAFKA_BYTES {
+        for &(batches, kafka_bytes) in if bench.options.brief() { &KAFKA_BYTES[..1] } else { &KAFKA_BYTES[..] } {
             let case = format!("producers={PRODUCERS} batches={batches} ids={ids}");
             bench.quote(&case, KAFKA, Metric::BytesPerProducer, kafka_bytes);
             if batches == 1 {

@@ -37,8 +37,9 @@ const LARGE_BYTES: usize = 64 << 10;
 
 fn run(bench: &mut Bench) -> Result<(), Failure> {
     let histories: &[u64] = bench.options.amount(&[64 << 20, 1 << 30, 8 << 30], &[64 << 20, 1 << 30]);
+    let producers: &[u64] = if bench.options.brief() { &[1, 1_000_000] } else { &[1, 10_000, 1_000_000] };
     for &history in histories {
-        for producers in [1_u64, 10_000, 1_000_000] {
+        for &producers in producers {
             let case = format!("history={history} producers={producers}");
             bench.compare_some(
                 &case,

@@ -32,7 +32,7 @@ const MEMORY_BYTES: i64 = 256 << 20;
 const LOOK_EACH: usize = 4096;
 
 fn run(bench: &mut Bench) -> Result<(), Failure> {
-    let producers = bench.options.amount(10 * MILLION, MILLION);
+    let producers = if bench.options.brief() { MILLION / 5 } else { bench.options.amount(10 * MILLION, MILLION) };
     let memory_bytes = MEMORY_BYTES / i64::from(10 * MILLION / producers);
     let case = format!("producers={producers} memory={memory_bytes}");
     bench.compare(&case, |name, turn| {
