@@ -28,7 +28,8 @@ impl SnapshotWriter {
     #[must_use]
     pub fn new(count: usize) -> Self {
         let mut file = vec![0; HEADER_BYTES + count * ENTRY_BYTES + EXTENSION_HEAD_BYTES];
-        file.reserve_exact(count * MOST_PRODUCER_BYTES);
+        // Where that much is not to be had, it grows.
+        let _asked = file.try_reserve_exact(count * MOST_PRODUCER_BYTES);
         Self { file, room: count, count: 0, extra_count: 0 }
     }
 
