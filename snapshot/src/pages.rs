@@ -38,10 +38,13 @@ impl PageWriter {
     }
 
     /// The same with room for all that a view shows, if that is everything: pages that grow are copied many megabytes
-    /// at a time, with the allocator's lock held. Room that is not used takes no memory.
+    /// at a time. Room that is not used takes no memory.
     pub fn for_view(view: &Frozen) -> Self {
         let most = if view.is_partial() { 0 } else { view.len * MOST_LINE_BYTES };
-        Self { bytes: Vec::with_capacity(most), ..Self::default() }
+        let mut bytes = Vec::new();
+        // Where that much is not to be had, they grow.
+        let _asked = bytes.try_reserve_exact(most);
+        Self { bytes, ..Self::default() }
     }
 
     /// The next blocks, in the order of their hashes.

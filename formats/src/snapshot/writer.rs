@@ -12,8 +12,8 @@ use crate::crc32c::crc32c;
 /// A snapshot file being made.
 ///
 /// In one piece of memory that is asked for at the beginning: one that grew, or was put together of two, would be copied
-/// in steps of many megabytes, with the allocator's lock held and a core kept from who appends meanwhile. What is asked
-/// for and not written takes none.
+/// many megabytes at a time, and an append that comes meanwhile was seen to wait 10 ms. What is asked for and not
+/// written takes none.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     /// Room for the header, for `room` entries and for the extension's head; then what the extension says of producers.
