@@ -15,7 +15,7 @@ pub(super) const SUITE: Suite =
 const SIZE_BYTES: usize = 65536;
 
 fn run(bench: &mut Bench) -> Result<(), Failure> {
-    let bytes = bench.options.amount(4 << 30, 1 << 30);
+    let bytes = if bench.options.brief() { 1 << 29 } else { bench.options.amount(4 << 30, 1 << 30) };
     let count = bytes / SIZE_BYTES as u64;
     bench.compare(&format!("bytes={SIZE_BYTES} total={bytes}"), |name, turn| {
         let folder = turn.folder(2 * bytes)?;
