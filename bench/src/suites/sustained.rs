@@ -35,7 +35,8 @@ fn run(bench: &mut Bench) -> Result<(), Failure> {
     let retained = Shape { segment_bytes: ROLLING_BYTES, retention_bytes: Some(READY_BYTES) };
     let unrolled = Shape { segment_bytes: ONE_SEGMENT_BYTES, retention_bytes: None };
     let total = 10 * READY_BYTES;
-    for &shape in if bench.options.brief() { &[retained][..] } else { &[growing, retained] } {
+    let in_bulk = [retained, growing];
+    for &shape in if bench.options.brief() { &in_bulk[..1] } else { &in_bulk } {
         let case = shape.case(total);
         bench.compare(&case, |name, turn| in_a_row(name, turn, shape, total))?;
     }
